@@ -1,0 +1,2 @@
+//! Async client for the Unix socket of ctdbd.
+#![forbid(unsafe_code)]

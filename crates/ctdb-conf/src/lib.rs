@@ -1,0 +1,2 @@
+//! ctdb.conf, nodes, public addresses, tunables and install paths.
+#![forbid(unsafe_code)]

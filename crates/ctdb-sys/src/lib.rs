@@ -1,0 +1,2 @@
+//! What CTDB asks of Linux: scheduling, addresses, raw packets.
+

@@ -1,0 +1,4 @@
+//! The `ctdb` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

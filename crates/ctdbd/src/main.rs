@@ -1,0 +1,4 @@
+//! The CTDB daemon.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! Trivial database files, shared live with programs that use libtdb.
+
