@@ -12,6 +12,7 @@ use ctdb_proto::{
 
 use crate::database::Database;
 use crate::effect::{Effect, Ticket};
+use crate::outstanding::Outstanding;
 use crate::reqid::ReqIds;
 
 /// What this node believes of itself and its cluster.
@@ -30,6 +31,7 @@ pub(crate) struct Cluster {
     pub(crate) database_order: VecDeque<DbId>,
     pub(crate) statistics: Statistics,
     pub(crate) reqids: ReqIds,
+    pub(crate) outstanding: Outstanding,
     /// Done by the shell, in this order.
     pub(crate) effects: VecDeque<Effect>,
     /// Packets of this node to itself: handled on the next turn, like those of a peer.
@@ -65,6 +67,7 @@ impl Cluster {
             database_order: VecDeque::new(),
             statistics: Statistics::default(),
             reqids: ReqIds::new(),
+            outstanding: Outstanding::default(),
             effects: VecDeque::new(),
             loopback: VecDeque::new(),
             next_ticket: 0,
@@ -72,11 +75,11 @@ impl Cluster {
     }
 
     pub(crate) fn node(&self, pnn: Pnn) -> Option<&NodeEntry> {
-        self.nodes.get(pnn.get() as usize)
+        self.nodes.get(pnn.index())
     }
 
     pub(crate) fn node_mut(&mut self, pnn: Pnn) -> Option<&mut NodeEntry> {
-        self.nodes.get_mut(pnn.get() as usize)
+        self.nodes.get_mut(pnn.index())
     }
 
     pub(crate) fn pnns(&self) -> impl Iterator<Item = Pnn> + use<> {
@@ -95,6 +98,11 @@ impl Cluster {
     pub(crate) fn is_connected(&self, pnn: Pnn) -> bool {
         let gone = NodeFlags::DISCONNECTED | NodeFlags::DELETED;
         self.node(pnn).is_some_and(|n| !n.flags.intersects(gone))
+    }
+
+    /// Nodes that are connected, this one not counted.
+    pub(crate) fn connected_count(&self) -> usize {
+        self.pnns().filter(|pnn| *pnn != self.me && self.is_connected(*pnn)).count()
     }
 
     /// Nodes that a broadcast reaches, in pnn order, this one included (wire.md 2).
