@@ -19,6 +19,8 @@ pub(crate) enum Asker {
     Recoverd(crate::recoverd::Token),
     /// One UPDATE_RECORD of the commit that runs on this database.
     Commit { db: DbId, serial: Ticket },
+    /// START_RECOVERY: which cluster lock the leader has.
+    LeadersLock(Ticket),
     /// The record path: revokes and vacuuming.
     Records(Ticket),
 }

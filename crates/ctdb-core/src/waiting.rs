@@ -38,6 +38,8 @@ pub(crate) enum Waiting {
     /// The result interests nobody; failures are logged.
     Background { what: &'static str },
     SetRecmode { caller: Caller },
+    /// START_RECOVERY: which cluster lock the leader has.
+    LeadersLock { caller: Caller },
     Init,
     Setup,
     Startup,
