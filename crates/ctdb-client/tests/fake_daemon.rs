@@ -1,4 +1,5 @@
 //! The client against a daemon that does exactly what each test says.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 use std::path::PathBuf;
 use std::time::Duration;
