@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::{
     Body, ClientId, ControlFlags, DbId, Pnn, ReplyControl, ReqControl, ReqId,
 };
@@ -106,7 +107,7 @@ impl Cluster {
 
     /// `ControlTimeout`, where 0 means for ever.
     pub(crate) fn control_timeout(&self) -> Option<Duration> {
-        match self.tunables.control_timeout {
+        match self.tunables.get(Tunable::ControlTimeout) {
             0 => None,
             seconds => Some(Duration::from_secs(seconds.into())),
         }

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use ctdb_conf::Tunable;
 use ctdb_proto::{
     ClientId, ControlFlags, DbId, Dest, Opcode, Pnn, RecData, ReqControl, ReqId, ReqMessage, Srvid,
     TraverseAll, TraverseAllExt, TraverseStart, Wire,
@@ -47,7 +48,7 @@ impl Traverses {
     ) {
         let targets = targets(start.db_id, cluster);
         let id = cluster.reqids.allocate();
-        let limit = Duration::from_secs(cluster.tunables.traverse_timeout.into());
+        let limit = cluster.tunables.seconds(Tunable::TraverseTimeout);
         self.open.insert(id, Traverse {
             client,
             client_reqid: start.reqid,

@@ -3,9 +3,10 @@
 
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::{
     Body, ControlFlags, DbFlags, DbId, Dest, Generation, NodeFlags, NodeFlagChange, Opcode,
-    ReqControl, RunState, Srvid, SrvidMessage, Timeval, Wire,
+    ReqControl, RunState, Srvid, SrvidMessage, TimeVal, Wire,
 };
 
 use super::Node;
@@ -64,8 +65,8 @@ impl Times {
         self.started
     }
 
-    pub(crate) fn to_wire(since_1970: Duration) -> Timeval {
-        Timeval {
+    pub(crate) fn to_wire(since_1970: Duration) -> TimeVal {
+        TimeVal {
             sec: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
             usec: since_1970.subsec_micros().into(),
         }
@@ -89,8 +90,7 @@ impl Node {
     pub(crate) fn run_event(&mut self, event: Event, waiting: Waiting) {
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, waiting);
-        let seconds = self.cluster.tunables.script_timeout;
-        let timeout = Duration::from_secs(seconds.into());
+        let timeout = self.cluster.tunables.seconds(Tunable::EventScriptTimeout);
         self.cluster.effect(Effect::RunEvent { ticket, event, timeout });
     }
 
@@ -146,8 +146,8 @@ impl Node {
         DbOp::Attach {
             name,
             flags,
-            hash_size: self.cluster.tunables.database_hash_size,
-            max_dead: self.cluster.tunables.database_max_dead,
+            hash_size: self.cluster.tunables.get(Tunable::DatabaseHashSize),
+            max_dead: self.cluster.tunables.get(Tunable::DatabaseMaxDead),
         }
     }
 
@@ -203,8 +203,7 @@ impl Node {
         let settled = if self.config.fast_start {
             self.times.last_recovery?
         } else {
-            let seconds = self.cluster.tunables.rerecovery_timeout;
-            self.times.last_recovery? + Duration::from_secs(seconds.into()) + SETTLING_MARGIN
+            self.times.last_recovery? + self.cluster.tunables.seconds(Tunable::RerecoveryTimeout) + SETTLING_MARGIN
         };
         Some(self.times.startup_retry.map_or(settled, |retry| retry.max(settled)))
     }
@@ -280,8 +279,8 @@ impl Node {
         }
         let healthy = !self.cluster.my_flags().contains(NodeFlags::UNHEALTHY);
         let limits = (
-            Duration::from_secs(self.cluster.tunables.monitor_interval.max(1).into()),
-            self.cluster.tunables.monitor_timeout_count,
+            Duration::from_secs(self.cluster.tunables.get(Tunable::MonitorInterval).max(1).into()),
+            self.cluster.tunables.get(Tunable::MonitorTimeoutCount),
         );
         let old = self.cluster.my_flags();
         let (notification, word) = match self.monitor.finished(outcome, healthy, limits, now) {

@@ -167,7 +167,7 @@ impl Node {
     ) {
         let statistics = &mut self.cluster.statistics;
         statistics.pending_childwrite_calls = statistics.pending_childwrite_calls.saturating_sub(1);
-        statistics.childwrite_latency.add(took.as_secs_f64());
+        statistics.childwrite_latency.record(took.as_secs_f64());
         if let Err(failure) = &answer {
             tracing::error!("{failure}");
         }

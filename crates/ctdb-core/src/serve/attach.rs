@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::{
     ControlFlags, DbFlags, DbId, DbStatistics, Dest, Opcode, RecMode, ReqControl, RunState,
 };
@@ -42,7 +43,7 @@ impl Node {
         now: Instant,
     ) {
         let for_recovery = control.flags.contains(ControlFlags::ATTACH_RECOVERY);
-        if self.cluster.tunables.allow_client_db_attach == 0 && !for_recovery {
+        if self.cluster.tunables.get(Tunable::AllowClientDBAttach) == 0 && !for_recovery {
             error!(
                 "DB Attach to database {name} denied by tunable AllowClientDBAccess == 0"
             );
@@ -85,8 +86,7 @@ impl Node {
             "DB Attach to database {name} deferred for client with pid:{pid} since node is in \
              recovery mode."
         );
-        let seconds = self.cluster.tunables.deferred_attach_timeout;
-        let gives_up = now + Duration::from_secs(seconds.into());
+        let gives_up = now + self.cluster.tunables.seconds(Tunable::DeferredAttachTO);
         self.deferred_attaches.push(DeferredAttach { caller, control, gives_up, due: None });
     }
 
@@ -227,7 +227,7 @@ impl Node {
             return self.answer_status(caller, -1);
         };
         let name = database.name.clone();
-        if self.cluster.tunables.allow_client_db_attach == 1 {
+        if self.cluster.tunables.get(Tunable::AllowClientDBAttach) == 1 {
             error!(
                 "DB detach from database {name} denied. Clients are allowed access to databases \
                  (AllowClientDBAccess == 1)"

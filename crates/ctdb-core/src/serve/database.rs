@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
     ControlFlags, DbFlags, DbId, DbIdMap, DbIdAndFlags, Opcode, Pnn, RecBuffer, RecData,
@@ -162,7 +163,7 @@ impl Node {
         let client = self.local_client(caller);
         let database = self.cluster.databases.get(&start.db_id);
         let readable = database.is_some_and(|db| {
-            db.health.is_none() || self.cluster.tunables.allow_unhealthy_db_read != 0
+            db.health.is_none() || self.cluster.tunables.get(Tunable::AllowUnhealthyDBRead) != 0
         });
         let Some(client) = client.filter(|_| readable) else {
             return self.answer_status(caller, -1);

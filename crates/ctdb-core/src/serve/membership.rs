@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
     BanState, Capabilities, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, Pnn, PublicIpList,
@@ -99,7 +100,7 @@ impl Node {
             // The recovery daemon's part lives in this process: there is nothing to watch.
             Request::RecdPing => self.answer_status(caller, 0),
             Request::RecdReclockLatency(seconds) => {
-                self.cluster.statistics.reclock.recd.add(seconds);
+                self.cluster.statistics.reclock_recd.record(seconds);
                 self.answer_status(caller, 0);
             }
             // Nothing is remembered of public addresses, so there is nothing to send again.
@@ -179,7 +180,7 @@ impl Node {
             self.ban = None;
             return self.change_my_flag(caller, NodeFlags::BANNED, false, now);
         }
-        if self.cluster.tunables.enable_bans == 0 {
+        if self.cluster.tunables.get(Tunable::EnableBans) == 0 {
             error!("Bans are disabled - ignoring ban of node {}", ban.pnn);
             return self.answer_status(caller, 0);
         }
@@ -207,7 +208,7 @@ impl Node {
             error!(
                 "Banning timed out, but not all databases frozen yet - banning this node again."
             );
-            return self.ban_for(self.cluster.tunables.recovery_ban_period, now);
+            return self.ban_for(self.cluster.tunables.get(Tunable::RecoveryBanPeriod), now);
         }
         error!("Banning timed out");
         self.ban = None;

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
     DbId, Generation, NodeFlags, Opcode, RecMode, ReqControl, ReqMessage, RunState, Srvid, VnnMap,
@@ -110,8 +111,7 @@ impl Node {
             self.times.drop_addresses = None;
             return;
         }
-        let seconds = self.cluster.tunables.recovery_drop_all_ips;
-        let limit = now + Duration::from_secs(seconds.into());
+        let limit = now + self.cluster.tunables.seconds(Tunable::RecoveryDropAllIPs);
         let due = *self.times.drop_addresses.get_or_insert(limit);
         if due <= now {
             error!("Been in recovery mode for too long. Dropping all IPS");
@@ -251,7 +251,7 @@ impl Node {
         if self.cluster.databases.get(&db).is_some_and(|db| db.invalid_records) {
             return self.answer_data(caller, &0_u32);
         }
-        let batch_limit = self.cluster.tunables.rec_buffer_size_limit as usize;
+        let batch_limit = self.cluster.tunables.get(Tunable::RecBufferSizeLimit) as usize;
         let waiting = Waiting::Pull { caller, db, srvid };
         self.start_db_work(db, DbOp::Pull { batch_limit }, waiting);
     }

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::{DbId, Dest, Opcode, ReqControl};
 
 use super::{encoded, status_of};
@@ -103,7 +104,7 @@ impl Node {
 
 impl crate::cluster::Cluster {
     fn seqnum_interval(&self) -> Duration {
-        let interval = Duration::from_millis(self.tunables.seqnum_interval.into());
+        let interval = self.tunables.milliseconds(Tunable::SeqnumInterval);
         interval.max(SHORTEST_INTERVAL)
     }
 }
