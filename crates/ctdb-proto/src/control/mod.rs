@@ -9,9 +9,26 @@ use crate::flags::wire_flags;
 use crate::wire::{put_padding, skip_padding, take_bytes, to_u32};
 use crate::{ClientId, DecodeError, Srvid, Wire};
 
+pub mod db;
+pub mod ip;
+pub mod node;
 mod opcode;
+pub mod script;
+pub mod traverse;
+pub mod tunable;
 
-pub use opcode::Opcode;
+pub use db::{DbVacuum, DbidEntry, DbidMap, KeyData, PullDbExt, SeqnumDb, TransDb};
+pub use ip::{
+    AddrInfo, Connection, ConnectionList, Iface, IfaceList, PublicIp, PublicIpInfo, PublicIpList,
+    TickleList,
+};
+pub use node::{
+    BanState, EchoData, NodeAndFlags, NodeFlagChange, NodeMap, NotifyData, PidSrvid, Uptime,
+};
+pub use opcode::{Obsolete, Opcode};
+pub use script::{Script, ScriptList};
+pub use traverse::{TraverseAll, TraverseAllExt, TraverseStart, TraverseStartExt};
+pub use tunable::{GetTunable, SetTunable, TunableList, TunableNames};
 
 bitflags! {
     /// How a control is to be done. The upper half belongs to the single controls.
