@@ -38,11 +38,12 @@ pub mod wire;
 pub use addr::SockAddr;
 pub use call::{CallFlags, CallId, ReplyCall, ReplyDmaster, ReplyError, ReqCall, ReqDmaster};
 pub use control::{
-    AddrInfo, BanState, Connection, ConnectionList, ControlFlags, DbVacuum, DbidEntry, DbidMap,
-    EchoData, GetTunable, Iface, IfaceList, KeyData, NodeAndFlags, NodeFlagChange, NodeMap,
-    NotifyData, Opcode, PidSrvid, PublicIp, PublicIpInfo, PublicIpList, PullDbExt, ReplyControl,
-    ReqControl, Script, ScriptList, SeqnumDb, SetTunable, TickleList, TransDb, TraverseAll,
-    TraverseAllExt, TraverseStart, TraverseStartExt, TunableList, TunableNames, Uptime,
+    AddrInfo, BanState, Connection, ConnectionList, ControlDecodeError, ControlFlags, DbVacuum,
+    DbidEntry, DbidMap, EchoData, GetTunable, Iface, IfaceList, KeyData, NodeAndFlags,
+    NodeFlagChange, NodeMap, NotifyData, Opcode, PidSrvid, PublicIp, PublicIpInfo, PublicIpList,
+    PullDbExt, Reply, ReplyControl, ReqControl, Request, Script, ScriptList, SeqnumDb, SetTunable,
+    TickleList, TransDb, TraverseAll, TraverseAllExt, TraverseStart, TraverseStartExt, TunableList,
+    TunableNames, Uptime,
 };
 pub use error::DecodeError;
 pub use flags::{Capabilities, DbFlags, NodeFlags, RecMode, RecordFlags, RunState, TdbOpenFlags};
@@ -50,7 +51,7 @@ pub use frame::{FrameError, FrameReader, MAX_PACKET_LEN, Transport};
 pub use glock::{GLock, GLockEntry, GLockType, ServerId};
 pub use hash::jenkins_hash;
 pub use keepalive::{ReqKeepalive, SambaVersion};
-pub use message::{DisableMessage, ElectionMessage, ReqMessage, SrvidMessage};
+pub use message::{DisableMessage, ElectionMessage, Message, ReqMessage, SrvidMessage};
 pub use packet::{Body, HEADER_LEN, Header, Operation, Packet, Padding, Peek};
 pub use recbuffer::{
     DB_SEQNUM_KEY, RecBuffer, RecBufferBuilder, RecBufferIter, RecData, RecordRef, hex_for_log,
