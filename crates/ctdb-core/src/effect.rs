@@ -111,8 +111,9 @@ pub enum DbOp {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DbAnswer {
     Done,
-    /// The database is open: where its file is and with which TDB flags (wire.md 4.6).
-    Attached { path: String, open_flags: i32, health: Option<String> },
+    /// The database is open: its name, where its file is, with which TDB flags (wire.md 4.6), and
+    /// the health mark (data-plane.md 1.6).
+    Attached { name: String, path: String, open_flags: i32, health: Option<String> },
     /// One record buffer; more follow.
     Batch(Bytes),
     Count(u32),
