@@ -268,10 +268,13 @@ impl Node {
     pub(crate) fn pushed_records(&mut self, message: &ReqMessage) {
         let databases = self.cluster.databases.values();
         let mut pushed = databases.filter(|db| db.push == Some(message.srvid));
-        let Some(db) = pushed.next().map(|db| db.id) else { return };
+        let Some((db, volatile)) = pushed.next().map(|db| (db.id, db.is_volatile())) else {
+            return;
+        };
+        let vnn_map = volatile.then(|| self.cluster.vnn_map.clone());
         let records = message.data.clone();
         let waiting = Waiting::Background { what: "push" };
-        self.start_db_work(db, DbOp::Push { records }, waiting);
+        self.start_db_work(db, DbOp::Push { records, vnn_map }, waiting);
     }
 
     fn push_confirm(&mut self, caller: Caller, db: DbId) {
