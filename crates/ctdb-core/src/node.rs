@@ -18,7 +18,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ctdb_proto::{Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, Srvid};
+use ctdb_proto::{
+    Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, RunState, Srvid, VnnMap,
+};
 
 use crate::clients::Clients;
 use crate::cluster::{Cluster, NodeEntry};
@@ -194,6 +196,31 @@ impl Node {
         self.settle(now);
     }
 
+    /// The number of this node.
+    pub fn pnn(&self) -> Pnn {
+        self.cluster.me
+    }
+
+    /// Its way through the start, up to RUNNING.
+    pub fn run_state(&self) -> RunState {
+        self.cluster.run_state
+    }
+
+    /// Who is lmaster, in which generation.
+    pub fn vnn_map(&self) -> &VnnMap {
+        &self.cluster.vnn_map
+    }
+
+    /// What this node believes of another one, or knows of itself.
+    pub fn flags_of(&self, pnn: Pnn) -> NodeFlags {
+        self.cluster.node(pnn).map_or(NodeFlags::DELETED, |node| node.flags)
+    }
+
+    /// Whether the recovery mode is ACTIVE.
+    pub fn is_in_recovery(&self) -> bool {
+        self.cluster.rec_mode == RecMode::Active
+    }
+
     /// What was decided lately, and why.
     pub fn history(&self) -> Option<&History> {
         self.recoverd.as_ref().map(Recoverd::history)
@@ -251,9 +278,5 @@ impl Node {
 
     pub(crate) fn set_capability(&mut self, capability: Capabilities, on: bool) {
         self.cluster.capabilities.set(capability, on);
-    }
-
-    pub(crate) fn in_recovery(&self) -> bool {
-        self.cluster.rec_mode == RecMode::Active
     }
 }

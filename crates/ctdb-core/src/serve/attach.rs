@@ -62,7 +62,7 @@ impl Node {
                 );
                 return self.answer_status(caller, -1);
             }
-            let in_recovery = self.in_recovery();
+            let in_recovery = self.is_in_recovery();
             if for_recovery && !in_recovery {
                 return self.answer_status(caller, -1);
             }
