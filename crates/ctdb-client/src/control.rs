@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ctdb_proto::control::{Reply, Request};
 use ctdb_proto::{
     Body, ClientId, ControlFlags, Dest, Opcode, ReplyControl, ReqControl, ReqId, Srvid,
 };
@@ -23,6 +24,24 @@ pub const fn request(opcode: Opcode) -> ReqControl {
 }
 
 impl Client {
+    /// Sends a control and waits for its reply. A status that says "not done" is a [`Reply`] too;
+    /// [`Client::node`] has methods that make it an error.
+    pub async fn control(
+        &self,
+        dest: Dest,
+        request: &Request,
+        limit: Option<Duration>,
+    ) -> Result<Reply, ControlError> {
+        let opcode = request.opcode();
+        let packet = request.to_control(ControlFlags::empty());
+        let reply = self.raw_control(dest, packet, limit).await?;
+        Reply::from_control(opcode, &reply).map_err(|error| ControlError {
+            opcode,
+            dest,
+            cause: ControlFailure::Decode(error),
+        })
+    }
+
     /// Sends a control as it is and waits for its reply, whatever its status. Without a limit it
     /// waits until the connection ends. To many nodes at once only [`Self::order`] works.
     pub async fn raw_control(

@@ -12,7 +12,7 @@ use ctdb_proto::control::{
 };
 use ctdb_proto::{
     Capabilities, ControlFlags, DbFlags, DbId, DbStatistics, DecodeError, Dest, Opcode, RecMode,
-    ReqControl, RunState, SockAddr, Srvid, Statistics, TdbOpenFlags, VnnMap, Wire, decode_exact,
+    ReqControl, RunState, SockAddr, Srvid, Statistics, TdbOpenFlags, VnnMap, Wire,
 };
 
 use crate::client::Client;
@@ -383,8 +383,9 @@ impl NodeHandle<'_> {
         }
     }
 
-    fn decode<T: Wire>(&self, opcode: Opcode, data: Bytes) -> Result<T> {
-        decode_exact(data).map_err(|error: DecodeError| ControlError {
+    /// Bytes behind the value are ignored: a newer daemon may send more.
+    fn decode<T: Wire>(&self, opcode: Opcode, mut data: Bytes) -> Result<T> {
+        T::decode(&mut data).map_err(|error: DecodeError| ControlError {
             opcode,
             dest: self.dest,
             cause: ControlFailure::Decode(error),
