@@ -97,7 +97,7 @@ impl Node {
             cluster,
             peers,
             clients: Clients::default(),
-            migrator: Migrator::new(config.seed),
+            migrator: Migrator::new(),
             recoverd: None,
             recovery_streams: BTreeSet::new(),
             freezes: Freezes::default(),

@@ -1,6 +1,6 @@
 //! Attaching and detaching databases (data-plane.md 1.2 to 1.5).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
