@@ -103,6 +103,10 @@ pub enum DbOp {
     Health,
     /// Write the health mark, or remove it with `None`. Answer: [`DbAnswer::Done`].
     SetHealth { reason: Option<String> },
+    /// Read the records that vacuuming looks at: those without data whose dmaster is this node.
+    /// Answers: any number of [`DbAnswer::Batch`] (record buffers, header only), then
+    /// [`DbAnswer::Done`].
+    ListEmpty { dmaster: Pnn },
     /// Rewrite the file without its holes if the free list has at least `min_free` entries
     /// (data-plane.md 8.3 step 5). Answer: [`DbAnswer::Done`].
     Repack { min_free: u32 },

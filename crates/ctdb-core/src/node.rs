@@ -37,7 +37,7 @@ use crate::serve::attach::DeferredAttach;
 use crate::traverse::Traverses;
 use crate::waiting::Waiting;
 
-pub use lifecycle::Times;
+pub(crate) use lifecycle::Times;
 
 /// One node of the cluster. See the module's documentation.
 pub struct Node {

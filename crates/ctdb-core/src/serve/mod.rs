@@ -97,6 +97,9 @@ impl Node {
         answer: Result<DbAnswer, DbFailure>,
         now: Instant,
     ) {
+        if self.migrator.db_answered(ticket, &answer, &mut self.cluster, now) {
+            return;
+        }
         if let Ok(DbAnswer::Batch(records)) = answer {
             return self.batch(ticket, records);
         }
