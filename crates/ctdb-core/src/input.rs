@@ -38,7 +38,7 @@ pub enum Input {
 pub struct DbFailure(pub String);
 
 /// What the helper of the cluster lock reports (cluster.md 4.6).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ClusterLockEvent {
     Taken { seconds: f64 },
     Contention,

@@ -16,9 +16,11 @@ mod timers;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ctdb_proto::{Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, Srvid};
+use ctdb_proto::{
+    Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, RunState, Srvid, VnnMap,
+};
 
 use crate::clients::Clients;
 use crate::cluster::{Cluster, NodeEntry};
@@ -64,7 +66,7 @@ pub struct Node {
 /// A ban of this node (cluster.md 9.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ban {
-    pub(crate) seconds: u32,
+    pub(crate) length: Duration,
     pub(crate) until: Instant,
 }
 
@@ -83,7 +85,7 @@ impl Node {
             config.pnn,
             nodes.collect(),
             config.capabilities,
-            config.tunables.clone(),
+            config.tunables,
         );
         if let Some(me) = cluster.node_mut(config.pnn) {
             me.flags = NodeFlags::UNHEALTHY | config.start_flags;
@@ -95,7 +97,7 @@ impl Node {
             cluster,
             peers,
             clients: Clients::default(),
-            migrator: Migrator::new(config.seed),
+            migrator: Migrator::new(),
             recoverd: None,
             recovery_streams: BTreeSet::new(),
             freezes: Freezes::default(),
@@ -194,6 +196,31 @@ impl Node {
         self.settle(now);
     }
 
+    /// The number of this node.
+    pub fn pnn(&self) -> Pnn {
+        self.cluster.me
+    }
+
+    /// Its way through the start, up to RUNNING.
+    pub fn run_state(&self) -> RunState {
+        self.cluster.run_state
+    }
+
+    /// Who is lmaster, in which generation.
+    pub fn vnn_map(&self) -> &VnnMap {
+        &self.cluster.vnn_map
+    }
+
+    /// What this node believes of another one, or knows of itself.
+    pub fn flags_of(&self, pnn: Pnn) -> NodeFlags {
+        self.cluster.node(pnn).map_or(NodeFlags::DELETED, |node| node.flags)
+    }
+
+    /// Whether the recovery mode is ACTIVE.
+    pub fn is_in_recovery(&self) -> bool {
+        self.cluster.rec_mode == RecMode::Active
+    }
+
     /// What was decided lately, and why.
     pub fn history(&self) -> Option<&History> {
         self.recoverd.as_ref().map(Recoverd::history)
@@ -251,9 +278,5 @@ impl Node {
 
     pub(crate) fn set_capability(&mut self, capability: Capabilities, on: bool) {
         self.cluster.capabilities.set(capability, on);
-    }
-
-    pub(crate) fn in_recovery(&self) -> bool {
-        self.cluster.rec_mode == RecMode::Active
     }
 }

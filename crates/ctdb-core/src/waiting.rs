@@ -31,7 +31,7 @@ pub(crate) enum Waiting {
     /// UPDATE_RECORD: the answer is 0 or 1.
     Update { caller: Caller, started: std::time::Instant },
     /// One node's share of a traverse.
-    Traverse { origin: Pnn, traverse: ReqId, db: DbId, client_reqid: u32, srvid: Srvid },
+    Traverse { origin: Pnn, traverse: ReqId, db: DbId, client_reqid: ReqId, srvid: Srvid },
     EnableSeqnum { caller: Caller, db: DbId },
     FileSeqnum { db: DbId },
     BumpSeqnum { db: DbId },

@@ -4,15 +4,17 @@
 use std::time::{Duration, Instant};
 
 use ctdb_conf::Tunable;
+use ctdb_proto::control::Request;
 use ctdb_proto::{
-    Body, ControlFlags, DbFlags, DbId, Dest, Generation, NodeFlags, NodeFlagChange, Opcode,
-    ReqControl, RunState, Srvid, SrvidMessage, TimeVal, Wire,
+    ControlFlags, DbFlags, DbId, Dest, Generation, NodeFlagChange, NodeFlags, RunState, Srvid,
+    SrvidMessage, TimeVal,
 };
 
 use super::Node;
 use crate::effect::{DbOp, Effect, Event, EventOutcome, Notification, Ticket};
 use crate::monitor::Health;
 use crate::recoverd::Recoverd;
+use crate::serve::encoded;
 use crate::waiting::{Caller, Waiting};
 
 /// How long the node watches for a second recovery before it runs the `startup` event, on top
@@ -183,7 +185,7 @@ impl Node {
     /// Runs the `startup` event once the cluster has settled after the first recovery.
     pub(super) fn start_up_when_recovered(&mut self, now: Instant) {
         if self.cluster.run_state != RunState::Startup
-            || self.in_recovery()
+            || self.is_in_recovery()
             || self.cluster.vnn_map.generation == Generation::INVALID
             || self.times.startup_running
             || self.startup_due().is_none_or(|due| now < due)
@@ -245,15 +247,7 @@ impl Node {
     /// STARTUP: the others send us the connections that they track.
     fn announce_startup(&mut self) {
         for pnn in self.cluster.broadcast_targets(Dest::Connected) {
-            let control = ReqControl {
-                opcode: Opcode::STARTUP,
-                srvid: Srvid(0),
-                client_id: ctdb_proto::ClientId::NONE,
-                flags: ControlFlags::NOREPLY,
-                data: bytes::Bytes::new(),
-            };
-            let reqid = self.cluster.reqids.unanswered();
-            self.cluster.send(pnn, reqid, Body::ReqControl(control));
+            self.cluster.tell(pnn, Request::Startup.to_control(ControlFlags::NOREPLY));
         }
     }
 
@@ -266,7 +260,7 @@ impl Node {
             tracing::warn!("Skip monitoring since databases are frozen");
         }
         let running = self.cluster.run_state == RunState::Running;
-        if all_frozen || self.in_recovery() || self.cluster.is_inactive() || !running {
+        if all_frozen || self.is_in_recovery() || self.cluster.is_inactive() || !running {
             self.monitor.skipped(now);
         } else {
             self.run_event(Event::Monitor, Waiting::Monitor);
@@ -304,17 +298,14 @@ impl Node {
     fn health_changed(&mut self, old: NodeFlags, word: &str) {
         let me = self.cluster.me;
         let change = NodeFlagChange {
-            pnn: me.get(),
+            pnn: me,
             new_flags: self.cluster.my_flags(),
             old_flags: old,
         };
-        let mut data = bytes::BytesMut::new();
-        change.encode(&mut data);
-        self.cluster.send_message(Dest::Node(me), Srvid::PUSH_NODE_FLAGS, &data.freeze());
+        self.cluster.send_message(Dest::Node(me), Srvid::PUSH_NODE_FLAGS, &encoded(&change));
         tracing::error!("Node became {word}. Ask recovery master to reallocate IPs");
-        let mut data = bytes::BytesMut::new();
-        SrvidMessage { pnn: me.get(), srvid: Srvid(0) }.encode(&mut data);
-        self.cluster.send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &data.freeze());
+        let request = encoded(&SrvidMessage { pnn: Some(me), srvid: Srvid(0) });
+        self.cluster.send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &request);
     }
 
     /// The orderly way out (cluster.md 1.5).

@@ -79,7 +79,7 @@ impl Node {
 
     /// One node has written the records, or has not.
     pub(crate) fn commit_answered(&mut self, db: DbId, serial: Ticket, stored: bool) {
-        let in_recovery = self.in_recovery();
+        let in_recovery = self.is_in_recovery();
         let Some(database) = self.cluster.databases.get_mut(&db) else { return };
         let Some(commit) = database.commit.as_mut().filter(|c| c.serial == serial) else { return };
         if in_recovery {
@@ -125,7 +125,7 @@ impl Node {
     }
 
     pub(crate) fn commit_deadline(&self) -> Option<Instant> {
-        if self.in_recovery() {
+        if self.is_in_recovery() {
             return None;
         }
         let commits = self.cluster.databases.values().filter_map(|db| db.commit.as_ref());
@@ -133,7 +133,7 @@ impl Node {
     }
 
     pub(crate) fn commits_timed_out(&mut self, now: Instant) {
-        if self.in_recovery() {
+        if self.is_in_recovery() {
             return;
         }
         let is_due = |c: &mut Commit| c.deadline.is_some_and(|at| at <= now);
@@ -148,7 +148,7 @@ impl Node {
     /// UPDATE_RECORD: this node's share of a commit, or of a revoke.
     pub(crate) fn update(&mut self, caller: Caller, db: DbId, records: bytes::Bytes, now: Instant) {
         let unhealthy = self.cluster.databases.get(&db).is_none_or(|d| d.health.is_some());
-        if self.in_recovery() || unhealthy {
+        if self.is_in_recovery() || unhealthy {
             return self.answer_status(caller, -1);
         }
         let statistics = &mut self.cluster.statistics;

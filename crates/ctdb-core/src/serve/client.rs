@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use ctdb_proto::control::Request;
-use ctdb_proto::{ClientId, NodeFlags};
+use ctdb_proto::{ClientId, NodeFlags, TunnelId};
 use tracing::warn;
 
 use crate::effect::{ClientLoss, Effect};
@@ -40,10 +40,10 @@ impl Node {
                 self.for_client(caller, |node, id| ok(node.clients.remove_notification(id, srvid)));
             }
             Request::TunnelRegister(tunnel) => {
-                self.for_client(caller, |node, id| ok(node.clients.open_tunnel(id, tunnel)));
+                self.for_client(caller, |node, id| ok(node.clients.open_tunnel(id, TunnelId(tunnel.get()))));
             }
             Request::TunnelDeregister(tunnel) => {
-                self.for_client(caller, |node, id| ok(node.clients.close_tunnel(id, tunnel)));
+                self.for_client(caller, |node, id| ok(node.clients.close_tunnel(id, TunnelId(tunnel.get()))));
             }
             Request::StartPersistentUpdate => {
                 self.for_client(caller, |node, id| node.count_persistent_update(id, true));

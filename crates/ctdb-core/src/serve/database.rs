@@ -6,11 +6,10 @@ use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    ControlFlags, DbFlags, DbId, DbIdMap, DbIdAndFlags, Opcode, Pnn, RecBuffer, RecData,
-    ReplyControl, ReqControl, ReqId, Srvid, TraverseAll, TraverseStart,
+    ControlFlags, DbFlags, DbId, DbidEntry, DbidMap, Pnn, RecBuffer, RecData,
+    ReplyControl, ReqControl, ReqId, Srvid, TraverseAll, TraverseStart, Wire,
 };
 
-use super::encoded;
 use crate::database::Database;
 use crate::effect::{DbOp, Effect};
 use crate::node::Node;
@@ -69,10 +68,10 @@ impl Node {
             Request::UpdateSeqnum(db) => self.update_seqnum(caller, db),
             Request::TraverseStart(start) => self.traverse_start(caller, &start, false, now),
             Request::TraverseStartExt(ext) => {
-                self.traverse_start(caller, &ext.start, ext.with_empty, now);
+                self.traverse_start(caller, &ext.start, ext.with_empty_records, now);
             }
             Request::TraverseAll(all) => self.traverse_all(caller, &all, false),
-            Request::TraverseAllExt(ext) => self.traverse_all(caller, &ext.all, ext.with_empty),
+            Request::TraverseAllExt(ext) => self.traverse_all(caller, &ext.all, ext.with_empty_records),
             Request::TraverseData(record) => {
                 let from = caller.node;
                 self.traverses.data(from, &record, &self.clients, &mut self.cluster);
@@ -80,10 +79,10 @@ impl Node {
             }
             Request::TraverseKill(kill) => self.traverse_kill(caller, &kill),
             Request::Trans3Commit(records) => {
-                self.commit(caller, records.db_id, &control.data, now);
+                self.commit(caller, records.db_id(), &control.data, now);
             }
             Request::UpdateRecord(records) => {
-                self.update(caller, records.db_id, control.data.clone(), now);
+                self.update(caller, records.db_id(), control.data.clone(), now);
             }
             Request::ScheduleForDeletion(key) => {
                 let status = self.migrator.schedule_for_deletion(&key, &mut self.cluster, now);
@@ -119,11 +118,11 @@ impl Node {
         self.cluster.databases.insert(db, database);
     }
 
-    fn database_map(&self) -> DbIdMap {
+    fn database_map(&self) -> DbidMap {
         let databases = self.cluster.database_order.iter();
         let databases = databases.filter_map(|id| self.cluster.databases.get(id));
-        let entry = |db: &Database| DbIdAndFlags { db_id: db.id, flags: db.flags };
-        DbIdMap { databases: databases.map(entry).collect() }
+        let entry = |db: &Database| DbidEntry { db_id: db.id, flags: db.flags };
+        DbidMap { dbs: databases.map(entry).collect() }
     }
 
     fn set_healthy(&mut self, caller: Caller, db: DbId) {
@@ -178,7 +177,7 @@ impl Node {
         let Some(database) = self.cluster.databases.get(&all.db_id) else {
             return self.answer_status(caller, -1);
         };
-        let Some(origin) = Pnn::new(all.pnn).filter(|pnn| self.cluster.node(*pnn).is_some()) else {
+        let Some(origin) = Some(all.pnn).filter(|pnn| self.cluster.node(*pnn).is_some()) else {
             return self.answer_status(caller, -1);
         };
         let volatile = database.is_volatile();
@@ -186,7 +185,7 @@ impl Node {
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::Traverse {
             origin,
-            traverse: ReqId(all.reqid),
+            traverse: all.reqid,
             db: all.db_id,
             client_reqid: all.client_reqid,
             srvid: all.srvid,
@@ -197,29 +196,25 @@ impl Node {
     }
 
     pub(super) fn traverse_records(&mut self, origin: Pnn, traverse: ReqId, records: &Bytes) {
-        let Ok(buffer) = RecBuffer::parse(records.clone()) else { return };
-        for record in buffer.records() {
-            let record = RecData { reqid: traverse.get(), key: record.key, data: record.data };
-            self.send_traverse_data(origin, &record);
+        let Ok(buffer) = RecBuffer::decode(&mut records.clone()) else { return };
+        for record in &buffer {
+            let key = records.slice_ref(record.key);
+            let data = records.slice_ref(record.data);
+            self.send_traverse_data(origin, RecData { reqid: traverse, key, data });
         }
     }
 
     pub(super) fn traverse_end(&mut self, origin: Pnn, traverse: ReqId) {
-        let end = RecData { reqid: traverse.get(), key: Bytes::new(), data: Bytes::new() };
-        self.send_traverse_data(origin, &end);
+        self.send_traverse_data(origin, RecData::end(traverse));
     }
 
-    fn send_traverse_data(&mut self, origin: Pnn, record: &RecData) {
-        let control = ReqControl {
-            flags: ControlFlags::NOREPLY,
-            data: encoded(record),
-            ..ReqControl::new(Opcode::TRAVERSE_DATA)
-        };
+    fn send_traverse_data(&mut self, origin: Pnn, record: RecData) {
+        let control = Request::TraverseData(record).to_control(ControlFlags::NOREPLY);
         self.cluster.tell(origin, control);
     }
 
     fn traverse_kill(&mut self, caller: Caller, kill: &TraverseStart) {
-        let is_it = |reqid: u32, at: Srvid| reqid == kill.reqid && at == kill.srvid;
+        let is_it = |reqid: ReqId, at: Srvid| reqid == kill.reqid && at == kill.srvid;
         let found = self.waiting.iter().find_map(|(ticket, waiting)| match waiting {
             Waiting::Traverse { origin, client_reqid, srvid, db, .. }
                 if *origin == caller.node && is_it(*client_reqid, *srvid) =>

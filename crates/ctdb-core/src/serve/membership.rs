@@ -3,12 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    BanState, Capabilities, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, Pnn, PublicIpList,
-    RecMode, ReplyControl, RunState, SockAddr, TunableName, TUNABLES,
+    BanState, Capabilities, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, PublicIpList,
+    RunState, SockAddr, TunableList, TunableNames,
 };
 use tracing::{error, warn};
 
@@ -38,12 +37,12 @@ impl Node {
                 let count = i32::try_from(self.clients.count()).unwrap_or(i32::MAX);
                 self.answer_status(caller, count);
             }
-            Request::GetNodemap => {
+            Request::GetNodeMap => {
                 let map = self.node_map();
                 self.answer_data(caller, &map);
             }
             Request::ModifyFlags(change) => self.modify_flags(caller, &change, now),
-            Request::GetRunstate => {
+            Request::GetRunState => {
                 let state = self.cluster.run_state;
                 self.answer_data(caller, &state);
             }
@@ -73,10 +72,11 @@ impl Node {
             }
             Request::SetBanState(ban) => self.set_ban(caller, ban, now),
             Request::GetBanState => {
-                let seconds = self.ban.map_or(0, |ban| ban.seconds);
-                self.answer_data(caller, &BanState { pnn: self.cluster.me.get(), seconds });
+                let seconds = self.ban.map_or(Duration::ZERO, |ban| ban.length);
+                let state = BanState { pnn: self.cluster.me, time: seconds };
+                self.answer_data(caller, &state);
             }
-            Request::GetRecLockFile => match self.config.cluster_lock.clone() {
+            Request::GetReclockFile => match self.config.cluster_lock.clone() {
                 Some(lock) => self.answer_text(caller, &lock),
                 None => self.answer_status(caller, 0),
             },
@@ -91,10 +91,10 @@ impl Node {
                 self.answer_status(caller, 0);
             }
             Request::SetTunable(set) => self.set_tunable(caller, &set.name, set.value),
-            Request::GetTunable(name) => self.get_tunable(caller, &name),
+            Request::GetTunable(get) => self.get_tunable(caller, &get.name),
             Request::ListTunables => self.list_tunables(caller),
             Request::GetAllTunables => {
-                let tunables = self.cluster.tunables.clone();
+                let tunables = TunableList { values: *self.cluster.tunables.values() };
                 self.answer_data(caller, &tunables);
             }
             // The recovery daemon's part lives in this process: there is nothing to watch.
@@ -106,7 +106,7 @@ impl Node {
             // Nothing is remembered of public addresses, so there is nothing to send again.
             Request::Startup => self.answer_status(caller, 0),
             Request::GetPublicIps => {
-                self.answer_data(caller, &PublicIpList { ips: Vec::new() });
+                self.answer_data(caller, &PublicIpList::default());
             }
             Request::GetTcpTickleList(_) | Request::SetTcpTickleList(_) => {
                 self.answer_status(caller, NOT_PUBLIC);
@@ -121,7 +121,7 @@ impl Node {
     fn node_map(&self) -> NodeMap {
         let nodes = self.cluster.pnns().zip(&self.cluster.nodes);
         let nodes = nodes.map(|(pnn, node)| NodeAndFlags {
-            pnn: pnn.get(),
+            pnn,
             flags: node.flags,
             addr: SockAddr(node.addr),
         });
@@ -131,10 +131,10 @@ impl Node {
     /// MODIFY_FLAGS: the leader tells what a node says of itself (cluster.md 2.2). Whether a node
     /// is connected, each node knows by itself.
     fn modify_flags(&mut self, caller: Caller, change: &NodeFlagChange, now: Instant) {
-        let pnn = Pnn::new(change.pnn);
-        let Some(pnn) = pnn.filter(|pnn| self.cluster.node(*pnn).is_some()) else {
+        let pnn = change.pnn;
+        if self.cluster.node(pnn).is_none() {
             return self.answer_status(caller, -1);
-        };
+        }
         if pnn == self.cluster.me || !self.cluster.is_connected(pnn) {
             return self.answer_status(caller, 0);
         }
@@ -171,11 +171,11 @@ impl Node {
 
     /// SET_BAN_STATE (cluster.md 9.1).
     fn set_ban(&mut self, caller: Caller, ban: BanState, now: Instant) {
-        if ban.pnn != self.cluster.me.get() {
+        if ban.pnn != self.cluster.me {
             error!("SET_BAN_STATE control for PNN {} ignored", ban.pnn);
             return self.answer_status(caller, -1);
         }
-        if ban.seconds == 0 {
+        if ban.time.is_zero() {
             error!("Unbanning this node");
             self.ban = None;
             return self.change_my_flag(caller, NodeFlags::BANNED, false, now);
@@ -184,15 +184,14 @@ impl Node {
             error!("Bans are disabled - ignoring ban of node {}", ban.pnn);
             return self.answer_status(caller, 0);
         }
-        self.ban_for(ban.seconds, now);
+        self.ban_for(ban.time, now);
         self.answer_status(caller, 0);
     }
 
-    fn ban_for(&mut self, seconds: u32, now: Instant) {
-        error!("Banning this node for {seconds} seconds");
+    fn ban_for(&mut self, length: Duration, now: Instant) {
+        error!("Banning this node for {} seconds", length.as_secs());
         let was_banned = self.ban.is_some();
-        let until = now + Duration::from_secs(seconds.into());
-        self.ban = Some(Ban { seconds, until });
+        self.ban = Some(Ban { length, until: now + length });
         self.set_my_flag(NodeFlags::BANNED, true);
         if !was_banned {
             self.become_inactive(now);
@@ -208,7 +207,7 @@ impl Node {
             error!(
                 "Banning timed out, but not all databases frozen yet - banning this node again."
             );
-            return self.ban_for(self.cluster.tunables.get(Tunable::RecoveryBanPeriod), now);
+            return self.ban_for(self.cluster.tunables.seconds(Tunable::RecoveryBanPeriod), now);
         }
         error!("Banning timed out");
         self.ban = None;
@@ -225,19 +224,19 @@ impl Node {
         self.shut_down(0, "SHUTDOWN control".into(), now);
     }
 
-    fn set_tunable(&mut self, caller: Caller, name: &TunableName, value: u32) {
-        let Some(tunable) = TUNABLES.iter().find(|t| name.matches(t.name)) else {
+    fn set_tunable(&mut self, caller: Caller, name: &str, value: u32) {
+        let Some(tunable) = Tunable::from_name(name) else {
             return self.answer_status(caller, -1);
         };
-        tunable.set(&mut self.cluster.tunables, value);
-        let status = if tunable.obsolete { OBSOLETE } else { 0 };
+        self.cluster.tunables.set(tunable, value);
+        let status = if tunable.is_obsolete() { OBSOLETE } else { 0 };
         self.answer_status(caller, status);
     }
 
-    fn get_tunable(&mut self, caller: Caller, name: &TunableName) {
-        match TUNABLES.iter().find(|t| name.matches(t.name)) {
+    fn get_tunable(&mut self, caller: Caller, name: &str) {
+        match Tunable::from_name(name) {
             Some(tunable) => {
-                let value = tunable.get(&self.cluster.tunables);
+                let value = self.cluster.tunables.get(tunable);
                 self.answer_data(caller, &value);
             }
             None => self.answer_status(caller, -EINVAL),
@@ -245,16 +244,7 @@ impl Node {
     }
 
     fn list_tunables(&mut self, caller: Caller) {
-        let names = ctdb_proto::TunableNames::all();
-        self.answer_data(caller, &names);
-    }
-
-    /// Whether clients are served as usual.
-    pub(crate) fn is_normal(&self) -> bool {
-        self.cluster.rec_mode == RecMode::Normal
-    }
-
-    pub(super) fn empty_reply() -> ReplyControl {
-        ReplyControl::ok(Bytes::new())
+        let names = Tunable::current().map(|tunable| tunable.name().to_owned()).collect();
+        self.answer_data(caller, &TunableNames { names });
     }
 }

@@ -15,9 +15,9 @@ mod statistics;
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use ctdb_proto::control::{Request, RequestError};
+use ctdb_proto::control::{ControlDecodeError, Request};
 use ctdb_proto::{
-    Body, ClientId, ControlFlags, Opcode, Pnn, ReplyControl, ReqControl, ReqId, Wire,
+    Body, ClientId, ControlFlags, Pnn, ReplyControl, ReqControl, ReqId, Wire,
 };
 use tracing::{error, warn};
 
@@ -35,10 +35,10 @@ impl Node {
             client: control.client_id,
             wants_reply: !control.flags.contains(ControlFlags::NOREPLY),
         };
-        match Request::decode(control.opcode, control.srvid, control.data.clone()) {
+        match Request::from_control(&control) {
             Ok(request) => self.serve_request(caller, &control, request, now),
             Err(why) => {
-                log_bad_request(control.opcode, &why);
+                log_bad_request(&why);
                 self.answer_status(caller, -1);
             }
         }
@@ -155,11 +155,10 @@ impl Node {
     }
 }
 
-fn log_bad_request(opcode: Opcode, why: &RequestError) {
-    match why {
-        RequestError::Obsolete(_) => error!("{why}"),
-        RequestError::Unknown(_) => error!("Unknown CTDB control opcode {}", opcode.get()),
-        _ => error!("{why}"),
+fn log_bad_request(why: &ControlDecodeError) {
+    match std::error::Error::source(why) {
+        Some(cause) => error!("{why}: {cause}"),
+        None => error!("{why}"),
     }
 }
 

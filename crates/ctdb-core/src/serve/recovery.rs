@@ -6,7 +6,7 @@ use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    DbId, Generation, NodeFlags, Opcode, RecMode, ReqControl, ReqMessage, RunState, Srvid, VnnMap,
+    ControlFlags, DbId, Generation, NodeFlags, RecMode, ReqMessage, RunState, Srvid, VnnMap,
 };
 use tracing::{error, info, warn};
 
@@ -29,10 +29,10 @@ impl Node {
         now: Instant,
     ) -> Result<(), Request> {
         match request {
-            Request::GetRecmode => {
+            Request::GetRecMode => {
                 self.answer_status(caller, self.cluster.rec_mode.raw().cast_signed());
             }
-            Request::SetRecmode(mode) => self.set_recmode(caller, mode, now),
+            Request::SetRecMode(mode) => self.set_recmode(caller, mode, now),
             Request::GetVnnMap => {
                 let map = self.cluster.vnn_map.clone();
                 self.answer_data(caller, &map);
@@ -48,17 +48,17 @@ impl Node {
                 self.answer_status(caller, if known { 0 } else { -1 });
             }
             Request::DbTransactionStart(t) => {
-                self.transaction_start(caller, t.db_id, t.transaction);
+                self.transaction_start(caller, t.db_id, t.tid);
             }
             Request::DbTransactionCommit(t) => {
-                self.transaction_commit(caller, t.db_id, t.transaction);
+                self.transaction_commit(caller, t.db_id, t.tid);
             }
             Request::DbTransactionCancel(db) => self.transaction_cancel(caller, db),
-            Request::WipeDatabase(t) => self.wipe(caller, t.db_id, t.transaction),
+            Request::WipeDatabase(t) => self.wipe(caller, t.db_id, t.tid),
             Request::DbPull(pull) => self.pull(caller, pull.db_id, pull.srvid),
             Request::DbPushStart(push) => self.push_start(caller, push.db_id, push.srvid),
             Request::DbPushConfirm(db) => self.push_confirm(caller, db),
-            Request::GetDbSeqnum(db) => self.db_seqnum(caller, db),
+            Request::GetDbSeqnum(request) => self.db_seqnum(caller, request.db_id),
             other => return Err(other),
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Node {
 
     /// Notes when all addresses must be given up, whichever way the recovery mode became ACTIVE.
     pub(crate) fn drop_addresses_when_due(&mut self, now: Instant) {
-        if !self.in_recovery() || self.cluster.run_state.raw() < RunState::Startup.raw() {
+        if !self.is_in_recovery() || self.cluster.run_state.raw() < RunState::Startup.raw() {
             self.times.drop_addresses = None;
             return;
         }
@@ -268,10 +268,13 @@ impl Node {
     pub(crate) fn pushed_records(&mut self, message: &ReqMessage) {
         let databases = self.cluster.databases.values();
         let mut pushed = databases.filter(|db| db.push == Some(message.srvid));
-        let Some(db) = pushed.next().map(|db| db.id) else { return };
+        let Some((db, volatile)) = pushed.next().map(|db| (db.id, db.is_volatile())) else {
+            return;
+        };
+        let vnn_map = volatile.then(|| self.cluster.vnn_map.clone());
         let records = message.data.clone();
         let waiting = Waiting::Background { what: "push" };
-        self.start_db_work(db, DbOp::Push { records }, waiting);
+        self.start_db_work(db, DbOp::Push { records, vnn_map }, waiting);
     }
 
     fn push_confirm(&mut self, caller: Caller, db: DbId) {
@@ -331,7 +334,7 @@ impl Node {
     fn compare_cluster_lock(&mut self, caller: Caller, now: Instant) {
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::LeadersLock { caller });
-        let control = ReqControl::new(Opcode::GET_RECLOCK_FILE);
+        let control = Request::GetReclockFile.to_control(ControlFlags::empty());
         let asker = Asker::LeadersLock(ticket);
         let limit = self.cluster.control_timeout();
         if self.cluster.ask(asker, caller.node, control, limit, now).is_err() {

@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use ctdb_conf::Tunable;
-use ctdb_proto::{DbId, Dest, Opcode, ReqControl};
+use ctdb_proto::control::Request;
+use ctdb_proto::{ControlFlags, DbId, Dest};
 
-use super::{encoded, status_of};
+use super::status_of;
 use crate::effect::{DbAnswer, DbOp, Effect};
 use crate::input::DbFailure;
 use crate::node::Node;
@@ -68,7 +69,7 @@ impl Node {
             return;
         }
         *announced = number;
-        let control = ReqControl { data: encoded(&db), ..ReqControl::new(Opcode::UPDATE_SEQNUM) };
+        let control = Request::UpdateSeqnum(db).to_control(ControlFlags::NOREPLY);
         let me = self.cluster.me;
         for pnn in self.cluster.broadcast_targets(Dest::Active) {
             if pnn != me {

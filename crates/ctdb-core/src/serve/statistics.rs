@@ -27,10 +27,10 @@ impl Node {
             }
             Request::Uptime => {
                 let uptime = Uptime {
-                    now: Times::to_wire(self.times.wall(now)),
-                    started: Times::to_wire(self.times.started()),
-                    recovery_started: Times::to_wire(self.times.recovery_started),
-                    recovery_finished: Times::to_wire(self.times.recovery_finished),
+                    current_time: Times::to_wire(self.times.wall(now)),
+                    ctdbd_start_time: Times::to_wire(self.times.started()),
+                    last_recovery_started: Times::to_wire(self.times.recovery_started),
+                    last_recovery_finished: Times::to_wire(self.times.recovery_finished),
                 };
                 self.answer_data(caller, &uptime);
             }
@@ -40,7 +40,7 @@ impl Node {
     }
 
     fn statistics(&self, now: Instant) -> Statistics {
-        let mut statistics = self.cluster.statistics.clone();
+        let mut statistics = self.cluster.statistics;
         statistics.num_clients = u32::try_from(self.clients.count()).unwrap_or(u32::MAX);
         statistics.frozen = self.freezes.everything_is_frozen(&self.cluster).into();
         statistics.recovering = u32::from(self.cluster.rec_mode == RecMode::Active);
