@@ -88,6 +88,10 @@ pub enum DbOp {
     /// one is given, empty ones only if asked for. Answers: [`DbAnswer::Batch`] with a record
     /// buffer each, then [`DbAnswer::Done`].
     Traverse { only_dmaster: Option<Pnn>, with_empty: bool },
+    /// Read every record without data that has this dmaster, without the freeze: what a full run
+    /// of vacuuming looks at. Answers: [`DbAnswer::Batch`] with a record buffer each (key and
+    /// header), then [`DbAnswer::Done`].
+    ListEmpty { dmaster: Pnn },
     /// Stop the traverse with that ticket; it answers [`DbAnswer::Done`] soon.
     StopTraverse { ticket: Ticket },
     /// Read [`ctdb_proto::DB_SEQNUM_KEY`], through the freeze if there is one. Answer:

@@ -61,8 +61,7 @@ pub(super) fn req_dmaster(
 /// The record comes to this node (3.10), whoever sends it: its generation is right.
 pub(super) fn reply_dmaster(view: View<'_>, header: Header, reply: ReplyDmaster) -> Verdict {
     let arriving = RecordHeader::new(reply.rsn, view.me(), reply.record_flags);
-    let draft = Draft::arrived(arriving, reply.data, view.me(), view.lmaster);
-    become_dmaster(view, draft, header.src(), header.reqid)
+    become_dmaster(view, view.arrived(arriving, reply.data), header.src(), header.reqid)
 }
 
 /// The record is ours from here on, whether anybody still wants it or not.
