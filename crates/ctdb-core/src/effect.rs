@@ -97,7 +97,8 @@ pub enum DbOp {
     /// Read [`ctdb_proto::DB_SEQNUM_KEY`], through the freeze if there is one. Answer:
     /// [`DbAnswer::Number`]; 0 if absent or not 8 bytes.
     Seqnum,
-    /// Turn the TDB sequence number of the file on (data-plane.md 1.7). Answer: `Done`.
+    /// Turn the TDB sequence number of the file on (data-plane.md 1.7). Answer:
+    /// [`DbAnswer::Number`], the number that it has.
     EnableFileSeqnum,
     /// Read the TDB sequence number of the file. Answer: [`DbAnswer::Number`].
     FileSeqnum,
@@ -107,10 +108,6 @@ pub enum DbOp {
     Health,
     /// Write the health mark, or remove it with `None`. Answer: [`DbAnswer::Done`].
     SetHealth { reason: Option<String> },
-    /// Read the records that vacuuming looks at: those without data whose dmaster is this node.
-    /// Answers: any number of [`DbAnswer::Batch`] (record buffers, header only), then
-    /// [`DbAnswer::Done`].
-    ListEmpty { dmaster: Pnn },
     /// Rewrite the file without its holes if the free list has at least `min_free` entries
     /// (data-plane.md 8.3 step 5). Answer: [`DbAnswer::Done`].
     Repack { min_free: u32 },
