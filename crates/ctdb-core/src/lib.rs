@@ -30,6 +30,7 @@ mod reqid;
 mod serve;
 mod takeover;
 mod traverse;
+mod vacuum;
 mod waiting;
 
 pub use config::{ConfiguredNode, NodeConfig};
