@@ -6,14 +6,14 @@ use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::{
     Body, CallFlags, DbFlags, DbId, Opcode, Pnn, RecBuffer, RecordHeader, ReplyCall, ReplyError,
-    ReqControl, ReqId,
+    ReqId,
 };
 use tracing::{debug, info, warn};
 
 use super::job::{ClientCall, Deletion, Notes, PeerCall, Then, Verdict, Work};
 use super::pending::{self, Origin, Outcome, PendingCall};
 use super::readonly::Revoke;
-use super::{Asked, FETCH_FAILED, Migrator, kept, refuse_client};
+use super::{Asked, FETCH_FAILED, Migrator, kept, refuse_client, request};
 use crate::cluster::Cluster;
 use crate::outstanding::Asker;
 
@@ -279,7 +279,7 @@ impl Migrator {
         let data = records.finish().to_bytes();
         let mut revoke = Revoke { waiting: vec![work], ..Revoke::default() };
         for pnn in holders {
-            let control = ReqControl { data: data.clone(), ..ReqControl::new(Opcode::UPDATE_RECORD) };
+            let control = request(Opcode::UPDATE_RECORD, data.clone());
             let ticket = cluster.ticket();
             let limit = cluster.control_timeout();
             match cluster.ask(Asker::Records(ticket), pnn, control, limit, now) {

@@ -41,7 +41,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    Body, CallId, ClientId, DbId, Header, HotKey, Packet, Pnn, ReplyCall, ReplyError, ReqCall, ReqId,
+    Body, CallId, ClientId, ControlFlags, DbId, Header, HotKey, Opcode, Packet, Pnn, ReplyCall,
+    ReplyControl, ReplyError, ReqCall, ReqControl, ReqId, Srvid,
 };
 use tracing::{debug, error, info, warn};
 
@@ -112,7 +113,7 @@ impl Migrator {
         reqid: ReqId,
         call: ReqCall,
         cluster: &mut Cluster,
-        now: Instant,
+        _now: Instant,
     ) {
         cluster.call_began();
         let (db, key) = (call.db_id, call.key.clone());
@@ -343,7 +344,7 @@ impl Migrator {
     pub(crate) fn control_answered(
         &mut self,
         ticket: Ticket,
-        reply: Option<ctdb_proto::ReplyControl>,
+        reply: Option<ReplyControl>,
         cluster: &mut Cluster,
         now: Instant,
     ) {
@@ -461,6 +462,12 @@ impl Migrator {
 /// connection.
 pub(crate) fn kept(key: &Bytes) -> Bytes {
     Bytes::copy_from_slice(key)
+}
+
+/// A control of the daemon itself.
+pub(crate) fn request(opcode: Opcode, data: Bytes) -> ReqControl {
+    let (srvid, client_id, flags) = (Srvid(0), ClientId::NONE, ControlFlags::empty());
+    ReqControl { opcode, srvid, client_id, flags, data }
 }
 
 fn unknown_database(db: DbId) -> String {

@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::{
-    DbId, Dest, Opcode, Pnn, RecBuffer, RecordHeader, ReplyControl, ReqControl, ReqId, Wire,
+    DbId, Dest, Opcode, Pnn, RecBuffer, RecordHeader, ReplyControl, ReqId, Wire,
 };
 use tracing::{debug, info, warn};
 
@@ -22,7 +22,7 @@ use super::{BATCH, PAUSE, VacuumOutcome, VacuumWork, reply};
 use crate::cluster::Cluster;
 use crate::effect::{DbAnswer, DbOp, Effect, Ticket};
 use crate::input::DbFailure;
-use crate::migrate::{Asked, Migrator, Work};
+use crate::migrate::{Asked, Migrator, Work, request};
 use crate::outstanding::Asker;
 use crate::waiting::Caller;
 
@@ -307,7 +307,7 @@ impl Migrator {
         let number = run.number;
         run.in_flight += 1;
         let ticket = cluster.ticket();
-        let control = ReqControl { data, ..ReqControl::new(opcode) };
+        let control = request(opcode, data);
         let limit = cluster.control_timeout();
         match cluster.ask(Asker::Records(ticket), to, control, limit, now) {
             Ok(()) => self.remember_control(ticket, Asked::Vacuum { run: number, to }),
