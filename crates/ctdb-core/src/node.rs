@@ -48,6 +48,8 @@ pub struct Node {
     pub(crate) migrator: Migrator,
     /// Runs from the end of the `setup` event on.
     pub(crate) recoverd: Option<Recoverd>,
+    /// When it wants to look again.
+    pub(crate) recoverd_wake: Option<Instant>,
     /// Addresses of record batches that a running recovery listens to.
     pub(crate) recovery_streams: BTreeSet<Srvid>,
     pub(crate) freezes: Freezes,
@@ -99,6 +101,7 @@ impl Node {
             clients: Clients::default(),
             migrator: Migrator::new(),
             recoverd: None,
+            recoverd_wake: None,
             recovery_streams: BTreeSet::new(),
             freezes: Freezes::default(),
             traverses: Traverses::default(),
@@ -131,7 +134,9 @@ impl Node {
             Input::ClientGone(client) => self.client_gone(client, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
-            Input::ClusterLock(event) => self.cluster_lock(event, now),
+            Input::ClusterLock { attempt, event, took } => {
+                self.cluster_lock(attempt, event, took, now);
+            }
             Input::ClusterLockTested { ticket, outcome } => {
                 self.cluster_lock_tested(ticket, outcome, now);
             }
