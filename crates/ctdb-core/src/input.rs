@@ -5,8 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use ctdb_proto::{ClientId, Packet, Pnn};
 
+use crate::cluster_lock::ClusterLockEvent;
 use crate::effect::{DbAnswer, EventOutcome, Ticket};
-use crate::recoverd::{ClusterLockEvent, LockAttempt};
+use crate::recoverd::LockAttempt;
 
 /// Something that happened, told to [`crate::Node::handle`].
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use ctdb_proto::{Capabilities, Pnn, ReplyControl, ReqMessage, SockAddr};
 
 use super::Node;
+use crate::cluster_lock::ClusterLockEvent;
 use crate::effect::{Effect, Ticket};
 use crate::input::LockTest;
 use crate::outstanding::{Asker, NoAnswer};
 use crate::recoverd::{
-    self, ClusterLockEvent, ControlFailure, LockAttempt, NodeView, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token, View,
+    self, ControlFailure, LockAttempt, NodeView, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token, View,
 };
 
 impl Node {
