@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{
-    Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, RunState, Srvid, VnnMap,
+    Capabilities, ClientId, DbId, Generation, NodeFlags, Packet, Pnn, RecMode, RunState, Srvid, VnnMap,
 };
 
 use crate::clients::Clients;
@@ -55,6 +55,8 @@ pub struct Node {
     pub(crate) freezes: Freezes,
     pub(crate) traverses: Traverses,
     pub(crate) monitor: Monitor,
+    /// Databases whose attach is under way, with the packets that wait for it.
+    pub(crate) attaching: HashMap<DbId, Vec<Packet>>,
     pub(crate) deferred_attaches: Vec<DeferredAttach>,
     /// Who waits for what the shell is doing.
     pub(crate) waiting: HashMap<Ticket, Waiting>,
@@ -106,6 +108,7 @@ impl Node {
             freezes: Freezes::default(),
             traverses: Traverses::default(),
             monitor: Monitor::default(),
+            attaching: HashMap::new(),
             deferred_attaches: Vec::new(),
             waiting: HashMap::new(),
             times: Times::new(config.started, now),
