@@ -46,8 +46,6 @@ enum AreaAfter {
     InMiddle(u32),
     /// All that the transaction added to the file.
     Growth,
-    /// Another one, which the transaction had given up.
-    Former(u32),
 }
 
 impl Db {
@@ -68,13 +66,13 @@ impl Db {
             self.restore(&unfinished, block)?;
         }
         self.image.sync()?;
-        self.settle_area(&unfinished)?;
-        let old_size = unfinished.area.key_len;
-        if exclusive && self.tail_is_unowned(old_size)? {
-            let rec_len = self.image.size() - old_size - RECORD_SIZE;
-            self.free(old_size, Record::free(0, rec_len))?;
+        let after = self.settle_area(&unfinished)?;
+        let leaves_tail = matches!(after, AreaAfter::InMiddle(_));
+        if leaves_tail && exclusive {
+            self.adopt_tail()
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Gives the recovery area its length, if a crash of the C library has left it without: it lies
@@ -178,7 +176,7 @@ impl Db {
     }
 
     /// Makes the recovery area idle, and sound for a file that has the size it has now.
-    fn settle_area(&self, unfinished: &Unfinished) -> Result<()> {
+    fn settle_area(&self, unfinished: &Unfinished) -> Result<AreaAfter> {
         let image = &self.image;
         let (area, old_size) = (&unfinished.area, unfinished.area.key_len);
         let to_end = |start: u32| {
@@ -190,7 +188,8 @@ impl Db {
                 .checked_sub(RECORD_SIZE)
                 .ok_or(corrupt)
         };
-        match unfinished.area_after(self) {
+        let after = unfinished.area_after();
+        match after {
             AreaAfter::ToEnd(start) => {
                 image.set_record(start, &idle_area(to_end(start)?))?;
             }
@@ -203,12 +202,9 @@ impl Db {
                 image.sync()?;
                 image.set_word(RECOVERY_START, old_size)?;
             }
-            AreaAfter::Former(start) => {
-                self.disown_tail(old_size)?;
-                image.set_word(RECOVERY_START, start)?;
-            }
         }
-        image.sync()
+        image.sync()?;
+        Ok(after)
     }
 
     /// Makes what the transaction added look like bytes that were never written.
@@ -218,13 +214,6 @@ impl Db {
             .write(old_size, &[0; RECORD_SIZE as usize][..len])?;
         self.image.sync()
     }
-
-    /// Whether what the transaction had added lies there like bytes that were never written.
-    fn tail_is_unowned(&self, old_size: u32) -> Result<bool> {
-        let tail = self.image.size() - old_size;
-        Ok(tail >= RECORD_SIZE + TAILER_SIZE
-            && self.image.matches(old_size, &[0; RECORD_SIZE as usize])?)
-    }
 }
 
 impl Unfinished {
@@ -233,13 +222,10 @@ impl Unfinished {
         self.start..self.start + RECORD_SIZE + self.area.data_len
     }
 
-    fn area_after(&self, db: &Db) -> AreaAfter {
+    fn area_after(&self) -> AreaAfter {
         let (start, old_size) = (self.start, self.area.key_len);
         if start > old_size {
-            return match self.former_start(db) {
-                Some(former) if former != start && former < old_size => AreaAfter::Former(former),
-                _ => AreaAfter::Growth,
-            };
+            return AreaAfter::Growth;
         }
         let end = u64::from(start) + u64::from(RECORD_SIZE) + u64::from(self.area.rec_len);
         if end >= u64::from(old_size) {
@@ -247,16 +233,6 @@ impl Unfinished {
         } else {
             AreaAfter::InMiddle(start)
         }
-    }
-
-    /// `recovery_start` before the commit, if it was not 0 and is in the log.
-    fn former_start(&self, db: &Db) -> Option<u32> {
-        let word = recovery_start_word();
-        self.blocks.iter().find_map(|block| {
-            let at = word.start.checked_sub(block.offset)? as usize;
-            let bytes = self.log[block.bytes.clone()].get(at..)?.first_chunk()?;
-            Some(db.image.order().word(*bytes)).filter(|&start| start >= db.image.data_start())
-        })
     }
 }
 

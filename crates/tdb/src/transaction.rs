@@ -12,7 +12,10 @@ use std::ops::Range;
 use crate::backend::length;
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::layout::{MAGIC_AT, Magic, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE, growth};
+use crate::layout::{
+    ByteOrder, FREELIST_HEAD, MAGIC_AT, Magic, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE,
+    growth,
+};
 use crate::lock::{LockByte, Range as LockRange, Rw, Taken, Wait};
 use crate::mutex::page_size;
 use crate::open::Flags;
@@ -149,7 +152,7 @@ impl Db {
         if let Some(transaction) = self.transaction.get() {
             return self.nest(transaction);
         }
-        if self.locks.holds_records() || !self.positions.borrow().is_empty() {
+        if self.locks.holds_records() {
             return Err(Error::Lock("other locks are held"));
         }
         // Under a mark nobody else gets at the records, and waiting for a transaction that waits
@@ -247,23 +250,24 @@ impl Db {
 
     /// Finds or makes a recovery area for the log, and writes the log.
     fn reserve_area(&self) -> Result<Area> {
-        let former = self.image.word(RECOVERY_START)?;
+        self.adopt_tail()?;
         let old_size = self.overlay(Overlay::old_size);
-        match self.usable_area(former, old_size)? {
+        match self.usable_area(old_size)? {
             Some(area) if self.fits(area)? => self.reuse_area(area),
             Some(area) if area.range().end == self.image.size() => {
                 self.reuse_area(self.larger_area(area.start)?)
             }
-            Some(area) => {
-                self.free_area(area, old_size)?;
-                self.new_area(former)
+            Some(former) => {
+                self.free_area(former, old_size)?;
+                self.new_area(old_size, Some(former))
             }
-            None => self.new_area(0),
+            None => self.new_area(old_size, None),
         }
     }
 
     /// The recovery area of the file, if it has one.
-    fn usable_area(&self, start: u32, old_size: u32) -> Result<Option<Area>> {
+    fn usable_area(&self, old_size: u32) -> Result<Option<Area>> {
+        let start = self.image.word(RECOVERY_START)?;
         if start == 0 {
             return Ok(None);
         }
@@ -297,8 +301,8 @@ impl Db {
                 .map(|(_, bytes)| 8 + bytes.len() as u64)
                 .sum()
         });
-        // A block can be cut in three, and there is the entry for the old end of the file.
-        let extra = 2 * 8 + (8 + RECORD_SIZE) + TAILER_SIZE;
+        // A block can be cut in three; the old end of the file, and a former area, add some.
+        let extra = 2 * 8 + 2 * (8 + RECORD_SIZE) + 2 * (8 + 4) + TAILER_SIZE;
         u32::try_from(blocks + u64::from(extra)).map_err(|_| Error::TooLarge)
     }
 
@@ -333,20 +337,17 @@ impl Db {
     fn reuse_area(&self, area: Area) -> Result<Area> {
         let end = area.range().end.max(self.image.size());
         self.image.backend().grow(end)?;
-        self.write_log(area)?;
+        self.write_log(area, None)?;
         self.mark(area)?;
         Ok(area)
     }
 
-    /// Makes an area behind everything that the transaction adds. `former` is where the old one
-    /// was, or 0.
-    fn new_area(&self, former: u32) -> Result<Area> {
-        // So that the log holds this word.
-        self.image.set_word(RECOVERY_START, former)?;
-        let old_size = self.overlay(Overlay::old_size);
+    /// Makes an area behind everything that the transaction adds. The former one, if any, has been
+    /// freed as part of the transaction.
+    fn new_area(&self, old_size: u32, former: Option<Area>) -> Result<Area> {
         let area = self.larger_area(self.image.size())?;
         self.image.backend().grow(area.range().end)?;
-        if former == 0 {
+        if former.is_none() {
             // Until the log is there, all that is new is one idle area.
             let idle = idle_area(area.range().end - old_size - RECORD_SIZE);
             self.write_through(old_size, &idle.encode(self.image.order()))?;
@@ -354,7 +355,7 @@ impl Db {
             self.set_recovery_start(old_size)?;
             self.image.sync()?;
         }
-        self.write_log(area)?;
+        self.write_log(area, former)?;
         self.mark(area)?;
         if area.start > old_size {
             self.set_recovery_start(area.start)?;
@@ -364,36 +365,43 @@ impl Db {
     }
 
     /// Writes the area with its log, not yet valid, and waits for the disk.
-    fn write_log(&self, area: Area) -> Result<()> {
-        let order = self.image.order();
+    fn write_log(&self, area: Area, former: Option<Area>) -> Result<()> {
+        let mut log = Log::new(self.image.order());
         let old_size = self.overlay(Overlay::old_size);
-        let mut log = vec![0; RECORD_SIZE as usize];
-        // Saves as many bytes as will be overwritten.
-        let mut save = |offset: u32, bytes: &[u8]| {
-            log.extend_from_slice(&order.bytes(offset));
-            log.extend_from_slice(&order.bytes(length(bytes)));
-            let start = log.len();
-            log.resize(start + bytes.len(), 0);
-            self.image.backend().read(offset, &mut log[start..])
-        };
+        let below = self.image.backend();
         if let Some(overlay) = &*self.image.overlay() {
             for (offset, bytes) in overlay.blocks().filter(|&(offset, _)| offset < old_size) {
-                write_around(&[area.range()], offset, bytes, &mut save)?;
+                write_around(&[area.range()], offset, bytes, |offset, bytes| {
+                    below.read(offset, log.add(offset, bytes.len()))
+                })?;
             }
             if overlay.size() > old_size {
-                // What was added begins like unused space again if the C library rolls back.
-                save(old_size, &[0; RECORD_SIZE as usize])?;
+                // For the C library, which leaves alone what was added: it begins like space that
+                // nobody has used yet.
+                log.add(old_size, RECORD_SIZE as usize);
             }
         }
-        let header = Record {
-            key_len: old_size,
-            data_len: length(&log) - RECORD_SIZE + TAILER_SIZE,
-            ..idle_area(area.capacity)
-        };
-        log.extend_from_slice(&order.bytes(header.tailer()));
-        log[..RECORD_SIZE as usize].copy_from_slice(&header.encode(order));
-        self.write_through(area.start, &log)?;
+        if let Some(former) = former {
+            self.log_as_free(&mut log, former)?;
+        }
+        self.write_through(area.start, &log.finish(area, old_size))?;
         self.image.sync()
+    }
+
+    /// A rollback cannot bring back the former area, since only one can be found through the
+    /// header. It makes a free record of it, by some more blocks in the log.
+    fn log_as_free(&self, log: &mut Log, former: Area) -> Result<()> {
+        let order = log.order;
+        let head = order.word(self.image.backend().word(FREELIST_HEAD)?);
+        let free = Record::free(head, former.capacity);
+        log.add(former.start, RECORD_SIZE as usize)
+            .copy_from_slice(&free.encode(order));
+        let tailer = order.bytes(free.tailer());
+        log.add(former.range().end - TAILER_SIZE, tailer.len())
+            .copy_from_slice(&tailer);
+        log.add(FREELIST_HEAD, 4)
+            .copy_from_slice(&order.bytes(former.start));
+        Ok(())
     }
 
     fn mark(&self, area: Area) -> Result<()> {
@@ -442,6 +450,46 @@ impl Db {
             }
         }
         self.image.sync()
+    }
+}
+
+/// A log under construction, behind room for the header of its area.
+struct Log {
+    bytes: Vec<u8>,
+    order: ByteOrder,
+}
+
+impl Log {
+    fn new(order: ByteOrder) -> Self {
+        Self {
+            bytes: vec![0; RECORD_SIZE as usize],
+            order,
+        }
+    }
+
+    /// Adds a block for `len` bytes at `offset`. Returns the place for what a rollback writes
+    /// there, zeros at first.
+    fn add(&mut self, offset: u32, len: usize) -> &mut [u8] {
+        let count = u32::try_from(len).expect("a block is no longer than a page");
+        self.bytes.extend_from_slice(&self.order.bytes(offset));
+        self.bytes.extend_from_slice(&self.order.bytes(count));
+        let start = self.bytes.len();
+        self.bytes.resize(start + len, 0);
+        &mut self.bytes[start..]
+    }
+
+    /// The bytes of the whole area, with a header that does not make it valid yet.
+    fn finish(mut self, area: Area, old_size: u32) -> Vec<u8> {
+        let data_len = length(&self.bytes) - RECORD_SIZE + TAILER_SIZE;
+        let header = Record {
+            key_len: old_size,
+            data_len,
+            ..idle_area(area.capacity)
+        };
+        self.bytes
+            .extend_from_slice(&self.order.bytes(header.tailer()));
+        self.bytes[..RECORD_SIZE as usize].copy_from_slice(&header.encode(self.order));
+        self.bytes
     }
 }
 

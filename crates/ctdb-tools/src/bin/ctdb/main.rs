@@ -31,8 +31,8 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ctdb_conf::Paths;
 use ctdb_conf::number::c_decimal;
+use ctdb_conf::{LogLevel, Paths};
 
 use crate::arguments::Arguments;
 use crate::context::Context;
@@ -65,8 +65,8 @@ fn run(mut options: Options) -> Outcome {
         return Ok(1);
     };
     let name = name.to_string_lossy();
-    let command = usage::find(&name)
-        .ok_or_else(|| Failure::new(format!("Unknown command '{name}'")))?;
+    let command =
+        usage::find(&name).ok_or_else(|| Failure::new(format!("Unknown command '{name}'")))?;
     let arguments = Arguments::new(words.collect());
     start_alarm(limit);
     let result = if command.needs_daemon {
@@ -76,7 +76,13 @@ fn run(mut options: Options) -> Outcome {
     };
     match result {
         Err(Failure::Usage) => {
-            print(&command.usage())?;
+            // `sync` is another name of `ipreallocate` and shows that one's usage.
+            let shown = if command.name == "sync" {
+                usage::find("ipreallocate")
+            } else {
+                None
+            };
+            print(&shown.unwrap_or(command).usage())?;
             Ok(1)
         }
         other => other,
@@ -136,10 +142,15 @@ fn with_daemon(command: &Command, options: Options, arguments: Arguments) -> Out
         .build()
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let paths = paths()?;
-    runtime.block_on(async {
-        let mut context = Context::connect(command, options, arguments, paths).await?;
+    let is_noticed = options.debug >= LogLevel::NOTICE;
+    let result = runtime.block_on(async {
+        let mut context = Context::connect(command, options, arguments, &paths).await?;
         dispatch(command.name, &mut context).await
-    })
+    });
+    if is_noticed && matches!(result, Err(Failure::ConnectionClosed)) {
+        complain("connection to daemon closed, exiting");
+    }
+    result
 }
 
 fn paths() -> Result<Paths, Failure> {
@@ -150,16 +161,36 @@ fn paths() -> Result<Paths, Failure> {
 fn is_built(name: &str) -> bool {
     !matches!(
         name,
-        "statisticsreset" | "stats" | "ipinfo" | "ifaces" | "setifacelink" | "lvs" | "detach"
-            | "dumpmemory" | "rddumpmemory" | "gratarp" | "gettickles" | "addtickle" | "deltickle"
-            | "reloadnodes" | "moveip" | "addip" | "delip" | "backupdb" | "restoredb" | "wipedb"
-            | "natgw" | "setdbreadonly" | "setdbsticky" | "pfetch" | "pstore" | "pdelete"
-            | "ptrans" | "tfetch" | "tstore" | "getdbseqnum" | "reloadips"
+        "lvs"
+            | "natgw"
+            | "detach"
+            | "dumpmemory"
+            | "rddumpmemory"
+            | "gratarp"
+            | "gettickles"
+            | "addtickle"
+            | "deltickle"
+            | "reloadnodes"
+            | "reloadips"
+            | "moveip"
+            | "addip"
+            | "delip"
+            | "backupdb"
+            | "restoredb"
+            | "wipedb"
+            | "pfetch"
+            | "pstore"
+            | "pdelete"
+            | "ptrans"
+            | "tfetch"
+            | "tstore"
     )
 }
 
 fn not_available(name: &str) -> Outcome {
-    Err(Failure::new(format!("Command '{name}' is not available in this version yet")))
+    Err(Failure::new(format!(
+        "Command '{name}' is not available in this version yet"
+    )))
 }
 
 /// Runs a subcommand that talks to the daemon.
@@ -185,7 +216,12 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "listvars" => cmd_tunable::listvars(context).await,
         "statistics" => cmd_statistics::statistics(context).await,
         "dbstatistics" => cmd_statistics::dbstatistics(context).await,
+        "stats" => cmd_statistics::stats(context).await,
+        "statisticsreset" => cmd_statistics::statisticsreset(context).await,
         "ip" => cmd_ip::ip(context).await,
+        "ipinfo" => cmd_ip::ipinfo(context).await,
+        "ifaces" => cmd_ip::ifaces(context).await,
+        "setifacelink" => cmd_ip::setifacelink(context).await,
         "ipreallocate" | "sync" => cmd_admin::ipreallocate(context).await,
         "disable" => cmd_admin::disable(context).await,
         "enable" => cmd_admin::enable(context).await,
@@ -197,6 +233,9 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "recover" => cmd_admin::recover(context).await,
         "getdbmap" => cmd_database::getdbmap(context).await,
         "getdbstatus" => cmd_database::getdbstatus(context).await,
+        "getdbseqnum" => cmd_database::getdbseqnum(context).await,
+        "setdbreadonly" => cmd_database::setdbreadonly(context).await,
+        "setdbsticky" => cmd_database::setdbsticky(context).await,
         "attach" => cmd_database::attach(context).await,
         "catdb" => cmd_record::catdb(context).await,
         "cattdb" => cmd_record::cattdb(context).await,
