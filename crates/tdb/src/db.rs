@@ -236,6 +236,7 @@ impl Db {
         })
     }
 
+    #[inline]
     pub(crate) fn lock_chain(&self, chain: u32, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         self.lock_records(LockByte::chain(chain), rw, wait)
     }
@@ -246,6 +247,7 @@ impl Db {
 
     /// Locks a chain or the free list. If somebody died in a commit since this handle looked last,
     /// his transaction is rolled back first.
+    #[inline]
     fn lock_records(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         if rw == Rw::Write {
             self.check_writable()?;
@@ -260,6 +262,7 @@ impl Db {
         }
     }
 
+    #[inline]
     pub(crate) fn lock_byte(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         let taken = self.locks.lock(byte, rw, wait)?;
         Ok(ByteLock {
@@ -290,6 +293,7 @@ impl Db {
     }
 
     /// Whether a commit was cut short. If that cannot be read it counts as yes.
+    #[inline]
     pub(crate) fn recovery_pending(&self) -> bool {
         let pending = || -> Result<bool> {
             match self.image.word(RECOVERY_START)? {
