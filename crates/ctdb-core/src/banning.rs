@@ -39,7 +39,10 @@ impl Credits {
     /// Adds credits to a node and returns how many it has now.
     pub(crate) fn add(&mut self, pnn: Pnn, credits: u32, grace: Duration, now: Instant) -> u32 {
         self.last_culprit = Some(pnn);
-        let count = self.nodes.entry(pnn).or_insert(Count { credits: 0, last: now });
+        let count = self.nodes.entry(pnn).or_insert(Count {
+            credits: 0,
+            last: now,
+        });
         if now.duration_since(count.last) > grace {
             count.credits = 0;
         }
@@ -131,7 +134,11 @@ mod tests {
         credits.recovery_failed(pnn(2), 4);
         credits.recovery_failed(pnn(1), 4);
         assert_eq!(credits.take_worst(|_| true), Some(pnn(1)));
-        assert_eq!(credits.take_worst(|node| node != pnn(2)), None, "2 is not active");
+        assert_eq!(
+            credits.take_worst(|node| node != pnn(2)),
+            None,
+            "2 is not active"
+        );
         assert_eq!(credits.take_worst(|_| true), None, "and was forgiven");
     }
 

@@ -8,20 +8,22 @@
 //!
 //! [`ClusterCheck`] asks and collects; [`judge`] is a plain function of what came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ctdb_conf::Tunable;
-use ctdb_proto::control::{NodeFlagChange, NodeMap};
-use ctdb_proto::{Capabilities, NodeFlags, Opcode, Pnn, RecMode, VnnMap};
+use ctdb_proto::{
+    Capabilities, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, Opcode, Pnn, RecMode, Request,
+    VnnMap,
+};
 use tracing::{error, warn};
 
-use crate::explain::{CreditReason, RecoveryReason};
+use crate::explain::RecoveryReason;
 use crate::recoverd::LOG;
 use crate::recoverd::outbox::{
-    Asker, ControlFailure, ControlResult, Outbox, Token, payload, plain, require_ok,
+    Asker, ControlFailure, ControlResult, Outbox, Token, payload, require_ok,
 };
-use crate::recoverd::view::View;
+use crate::recoverd::view::{NodeView, View};
 
 /// Shortest pause between the beginnings of two rounds, so that a stream of changes is no storm.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
@@ -33,8 +35,6 @@ pub struct Report {
     pub nodes: Option<NodeMap>,
     pub rec_mode: Option<RecMode>,
     pub vnn_map: Option<VnnMap>,
-    /// It failed to answer, and that is its own fault.
-    pub is_dumb: bool,
 }
 
 /// What the leader knows when it judges.
@@ -54,8 +54,6 @@ pub struct Facts<'a> {
 pub struct Verdict {
     /// What some node has to be told about another node's flags.
     pub pushes: Vec<NodeFlagChange>,
-    /// Who did not answer.
-    pub silent: Vec<Pnn>,
     /// Why a recovery is needed, and who is to blame for it, if anybody.
     pub recover: Option<(RecoveryReason, Option<Pnn>)>,
 }
@@ -66,7 +64,11 @@ impl Facts<'_> {
         let seen = self.view.flags(pnn);
         let own_word = self.reports.get(&pnn).and_then(|report| {
             let nodes = report.nodes.as_ref()?;
-            nodes.nodes.iter().find(|node| node.pnn == pnn).map(|node| node.flags)
+            nodes
+                .nodes
+                .iter()
+                .find(|node| node.pnn == pnn)
+                .map(|node| node.flags)
         });
         match own_word {
             Some(word) => (word - NodeFlags::DISCONNECTED) | (seen & NodeFlags::DISCONNECTED),
@@ -104,10 +106,8 @@ impl Facts<'_> {
 
 /// Compares what the nodes said: the steps 13 to 24 of `cluster.md 5.4`, in their order.
 pub fn judge(facts: &Facts<'_>) -> Verdict {
-    let silent = facts.reports.iter().filter(|(_, report)| report.is_dumb);
     Verdict {
         pushes: pushes(facts),
-        silent: silent.map(|(pnn, _)| *pnn).collect(),
         recover: recovery_mode(facts)
             .or_else(|| cluster_lock(facts))
             .or_else(|| node_maps(facts))
@@ -132,7 +132,9 @@ fn pushes(facts: &Facts<'_>) -> Vec<NodeFlagChange> {
         let wrong_elsewhere = facts.reports.iter().any(|(pnn, report)| {
             let nodes = report.nodes.iter().flat_map(|map| &map.nodes);
             *pnn != node.pnn
-                && nodes.filter(|copy| copy.pnn == node.pnn).any(|copy| is_wrong(copy.flags))
+                && nodes
+                    .filter(|copy| copy.pnn == node.pnn)
+                    .any(|copy| is_wrong(copy.flags))
         });
         if is_wrong(node.flags) {
             warn!(
@@ -156,7 +158,9 @@ fn pushes(facts: &Facts<'_>) -> Vec<NodeFlagChange> {
 
 fn recovery_mode(facts: &Facts<'_>) -> Finding {
     let mine = (facts.view.rec_mode == RecMode::Active).then_some(facts.view.me);
-    let mut theirs = facts.active_reports().filter(|(_, r)| r.rec_mode == Some(RecMode::Active));
+    let mut theirs = facts
+        .active_reports()
+        .filter(|(_, r)| r.rec_mode == Some(RecMode::Active));
     let node = mine.or_else(|| theirs.next().map(|(pnn, _)| pnn))?;
     Some((RecoveryReason::NodeInRecovery(node), None))
 }
@@ -177,10 +181,7 @@ fn node_maps(facts: &Facts<'_>) -> Finding {
             let (theirs, ours) = (theirs.len(), ours.len());
             return Some((RecoveryReason::NodeCount { node, theirs, ours }, Some(node)));
         }
-        let differs = |(ours, theirs): (&crate::recoverd::view::NodeView, _)| {
-            let theirs: &ctdb_proto::control::NodeAndFlags = theirs;
-            ours.pnn != theirs.pnn
-        };
+        let differs = |(ours, theirs): (&NodeView, &NodeAndFlags)| ours.pnn != theirs.pnn;
         let index = ours.iter().zip(theirs).position(differs)?;
         Some((RecoveryReason::NodemapPnn { node, index }, Some(node)))
     })
@@ -202,7 +203,9 @@ fn members(facts: &Facts<'_>) -> Finding {
     if *map == [me] {
         return None;
     }
-    let resigned = map.iter().find(|pnn| facts.is_lmaster(**pnn) == Some(false))?;
+    let resigned = map
+        .iter()
+        .find(|pnn| facts.is_lmaster(**pnn) == Some(false))?;
     Some((RecoveryReason::MemberResigned(*resigned), Some(me)))
 }
 
@@ -266,17 +269,14 @@ pub(crate) fn log_finding(reason: &RecoveryReason, view: &View<'_>) {
     }
 }
 
-/// Why a node gets credits when a round finds this.
-pub(crate) fn credit_reason(reason: RecoveryReason) -> CreditReason {
-    CreditReason::Disagrees(reason)
-}
-
 /// The rounds of the leader.
 #[derive(Debug)]
 pub(crate) struct ClusterCheck {
     polls: BTreeMap<Pnn, Poll>,
     /// Last heard, for nodes that are slow to answer.
     capabilities: BTreeMap<Pnn, Capabilities>,
+    /// Who failed to answer since the last verdict, by its own fault.
+    silent: BTreeSet<Pnn>,
     round: Option<Round>,
     next_at: Instant,
     last_began: Option<Instant>,
@@ -304,6 +304,7 @@ impl ClusterCheck {
         Self {
             polls: BTreeMap::new(),
             capabilities: BTreeMap::new(),
+            silent: BTreeSet::new(),
             round: None,
             next_at: now,
             last_began: None,
@@ -319,6 +320,11 @@ impl ClusterCheck {
         self.next_at = self.next_at.min(earliest.max(now));
     }
 
+    /// Do not wait for the next regular round beyond this time.
+    pub(crate) fn look_again_at(&mut self, at: Instant) {
+        self.next_at = self.next_at.min(at);
+    }
+
     /// Forgets all questions and answers: they are about the time before a recovery, or before
     /// this node led. Replies that still come are ignored.
     pub(crate) fn reset(&mut self) {
@@ -329,6 +335,7 @@ impl ClusterCheck {
     /// Forgets also what lasts, because another node leads now.
     pub(crate) fn forget(&mut self) {
         self.reset();
+        self.silent.clear();
         self.capabilities.clear();
     }
 
@@ -344,7 +351,10 @@ impl ClusterCheck {
             self.begin(view, out, now);
         }
         let round = self.round.as_ref()?;
-        let all_in = self.polls.values().all(|poll| poll.is_late || poll.open.is_empty());
+        let all_in = self
+            .polls
+            .values()
+            .all(|poll| poll.is_late || poll.open.is_empty());
         if !all_in && now < round.ends {
             return None;
         }
@@ -352,16 +362,25 @@ impl ClusterCheck {
     }
 
     fn begin(&mut self, view: &View<'_>, out: &mut Outbox, now: Instant) {
-        let interval = view.tunables.seconds(Tunable::RecoverInterval).max(MIN_PAUSE);
+        let interval = view
+            .tunables
+            .seconds(Tunable::RecoverInterval)
+            .max(MIN_PAUSE);
         self.last_began = Some(now);
         self.next_at = now + interval;
-        self.round = Some(Round { ends: now + interval, again: false });
-        self.polls.retain(|pnn, poll| view.is_connected(*pnn) && !poll.open.is_empty());
+        self.round = Some(Round {
+            ends: now + interval,
+            again: false,
+        });
+        self.polls
+            .retain(|pnn, poll| view.is_connected(*pnn) && !poll.open.is_empty());
         for poll in self.polls.values_mut() {
             poll.is_late = true;
         }
         for pnn in view.connected_peers() {
-            self.polls.entry(pnn).or_insert_with(|| Poll::begin(pnn, view, out));
+            self.polls
+                .entry(pnn)
+                .or_insert_with(|| Poll::begin(pnn, view, out));
         }
     }
 
@@ -376,17 +395,26 @@ impl ClusterCheck {
             .map(|(pnn, poll)| (*pnn, poll.report.clone()))
             .collect();
         let capabilities = &self.capabilities;
-        judge(&Facts { view, reports: &reports, capabilities, lock_permits })
+        judge(&Facts {
+            view,
+            reports: &reports,
+            capabilities,
+            lock_permits,
+        })
     }
 
     /// Takes a reply.
     pub(crate) fn on_reply(&mut self, token: Token, result: ControlResult) {
-        let Some((pnn, poll)) =
-            self.polls.iter_mut().find(|(_, poll)| poll.open.contains_key(&token))
+        let Some((pnn, poll)) = self
+            .polls
+            .iter_mut()
+            .find(|(_, poll)| poll.open.contains_key(&token))
         else {
             return;
         };
-        let Some(opcode) = poll.open.remove(&token) else { return };
+        let Some(opcode) = poll.open.remove(&token) else {
+            return;
+        };
         match poll.report.fill_in(opcode, result) {
             Ok(Some(capabilities)) => {
                 self.capabilities.insert(*pnn, capabilities);
@@ -394,14 +422,16 @@ impl ClusterCheck {
             Ok(None) => {}
             Err(failure) => {
                 error!(target: LOG, %pnn, %failure, "Failed to read remote {opcode}");
-                poll.report.is_dumb |= failure.blames_node();
+                if failure.blames_node() {
+                    self.silent.insert(*pnn);
+                }
             }
         }
-        if poll.is_late && poll.open.is_empty() {
-            // Its answers are of different times: good enough for the credits only.
-            poll.is_late = false;
-            poll.report = Report { is_dumb: poll.report.is_dumb, ..Report::default() };
-        }
+    }
+
+    /// Who failed to answer since this was asked for the last time.
+    pub(crate) fn take_silent(&mut self) -> BTreeSet<Pnn> {
+        std::mem::take(&mut self.silent)
     }
 
     /// When to look again.
@@ -414,16 +444,16 @@ impl Poll {
     /// Asks a node. A node that takes no part in the cluster is only asked for its flags.
     fn begin(pnn: Pnn, view: &View<'_>, out: &mut Outbox) -> Self {
         let all = [
-            Opcode::GET_NODEMAP,
-            Opcode::GET_CAPABILITIES,
-            Opcode::GET_RECMODE,
-            Opcode::GETVNNMAP,
+            Request::GetNodeMap,
+            Request::GetCapabilities,
+            Request::GetRecMode,
+            Request::GetVnnMap,
         ];
         let count = if view.is_active(pnn) { all.len() } else { 1 };
         let mut poll = Self::default();
-        for opcode in all.into_iter().take(count) {
-            let token = out.control(Asker::Check, pnn, plain(opcode), view.recover_timeout());
-            poll.open.insert(token, opcode);
+        for request in all.into_iter().take(count) {
+            let token = out.ask(Asker::Check, pnn, &request, view.recover_timeout());
+            poll.open.insert(token, request.opcode());
         }
         poll
     }

@@ -11,11 +11,11 @@
 
 use std::time::{Duration, Instant};
 
-use ctdb_proto::Opcode;
+use ctdb_proto::Request;
 use tracing::{error, info};
 
 use crate::recoverd::LOG;
-use crate::recoverd::outbox::{LockAttempt, Outbox, RecoverdEffect, with};
+use crate::recoverd::outbox::{LockAttempt, Outbox, RecoverdEffect};
 use crate::recoverd::view::View;
 
 /// What the lock helper reports.
@@ -64,7 +64,12 @@ enum State {
 
 impl ClusterLock {
     pub(crate) fn new(name: Option<String>) -> Self {
-        Self { name, state: State::Unheld, attempt: LockAttempt(0), contended: 0 }
+        Self {
+            name,
+            state: State::Unheld,
+            attempt: LockAttempt(0),
+            contended: 0,
+        }
     }
 
     pub(crate) fn is_configured(&self) -> bool {
@@ -140,7 +145,7 @@ impl ClusterLock {
                 LockOutcome::NotTaken
             }
             // Taken after we had given up: the release that was sent stops the helper.
-            (State::Unheld, _) | (State::Held, _) => LockOutcome::Stale,
+            (State::Unheld | State::Held, _) => LockOutcome::Stale,
         }
     }
 
@@ -157,8 +162,8 @@ const RETRY_FIRST: Duration = Duration::from_millis(300);
 
 /// Tells the own daemon how long the lock took, for its statistics.
 fn report_latency(latency: Duration, out: &mut Outbox, view: &View<'_>) {
-    let request = with(Opcode::RECD_RECLOCK_LATENCY, &latency.as_secs_f64());
-    out.order(view.me, request, view.recover_timeout());
+    let request = Request::RecdReclockLatency(latency.as_secs_f64());
+    out.order(view.me, &request, view.recover_timeout());
 }
 
 #[cfg(test)]
@@ -193,7 +198,11 @@ mod tests {
                 lock.on_event(LockAttempt(1), E::Taken, &mut out, &node.view(), epoch());
             }
             let outcome = lock.on_event(LockAttempt(1), event, &mut out, &node.view(), epoch());
-            assert_eq!((outcome, lock.is_held()), (expected, held), "{state} {event:?}");
+            assert_eq!(
+                (outcome, lock.is_held()),
+                (expected, held),
+                "{state} {event:?}"
+            );
         }
     }
 

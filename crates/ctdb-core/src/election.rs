@@ -24,19 +24,18 @@
 //! - Who loses a race for the lock tries again soon, unless a leader is heard.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use ctdb_conf::Tunable;
-use ctdb_proto::message::ElectionMessage;
-use ctdb_proto::{Dest, NodeFlags, Opcode, Pnn, RecMode, Srvid};
+use ctdb_proto::{Dest, ElectionMessage, Message, NodeFlags, Pnn, RecMode, Request, TimeVal};
 use tracing::{debug, error, info, warn};
 
 use crate::cluster_lock::{ClusterLock, LockOutcome};
 use crate::explain::{ElectionReason, History, LeaderReason, What, Why};
 use crate::leader::{LeaderWatch, say};
 use crate::recoverd::LOG;
-use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token, bytes_of, with};
-use crate::recoverd::view::View;
+use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token};
+use crate::recoverd::view::{NodeView, View};
 
 /// How long an election waits for all nodes to enter recovery mode.
 pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
@@ -56,7 +55,7 @@ pub(crate) struct Election {
     phase: Phase,
     /// Since when this node's recovery daemon runs without being inactive, as Unix time. The
     /// oldest wins.
-    priority: Duration,
+    priority: TimeVal,
     fast_start: bool,
     /// When to start one, if nothing happens before.
     start_at: Option<(Instant, ElectionReason)>,
@@ -108,21 +107,20 @@ impl ElectionCtx<'_, '_> {
 pub fn wins_against(
     theirs: &ElectionMessage,
     can_lead: bool,
-    my_priority: Duration,
+    my_priority: TimeVal,
     me: Pnn,
 ) -> bool {
-    let their_priority = theirs.priority_time.since_epoch();
     can_lead
         && (theirs.node_flags.is_inactive()
-            || their_priority > my_priority
-            || (their_priority == my_priority && me > theirs.pnn))
+            || theirs.priority_time > my_priority
+            || (theirs.priority_time == my_priority && me > theirs.pnn))
 }
 
 impl Election {
     pub(crate) fn new(fast_start: bool, wall: Duration, rng: fastrand::Rng) -> Self {
         Self {
             phase: Phase::Idle,
-            priority: microseconds(wall),
+            priority: time_val(wall),
             fast_start,
             start_at: None,
             race_again_at: None,
@@ -142,7 +140,7 @@ impl Election {
 
     /// An inactive node is as young as can be: when it returns, it loses elections.
     pub(crate) fn reset_priority(&mut self, wall: Duration) {
-        self.priority = microseconds(wall);
+        self.priority = time_val(wall);
     }
 
     /// Starts an election soon: at once on the first active node, later on the others, so that
@@ -161,10 +159,17 @@ impl Election {
         }
         error!(target: LOG, "Start election");
         info!(target: LOG, %reason, "election");
-        ctx.history.add(ctx.now, What::ElectionStarted, Why::Election(reason));
-        let request = with(Opcode::SET_RECMODE, &RecMode::Active);
+        ctx.history
+            .add(ctx.now, What::ElectionStarted, Why::Election(reason));
+        let request = Request::SetRecMode(RecMode::Active);
         let timeout = PREPARE_TIMEOUT.min(ctx.view.recover_timeout());
-        let batch = Batch::send(ctx.out, Asker::Election, ctx.view.active(), &request, timeout);
+        let batch = Batch::send(
+            ctx.out,
+            Asker::Election,
+            ctx.view.active(),
+            &request,
+            timeout,
+        );
         self.phase = Phase::Preparing(batch);
     }
 
@@ -175,7 +180,9 @@ impl Election {
         result: ControlResult,
         ctx: &mut ElectionCtx<'_, '_>,
     ) {
-        let Phase::Preparing(batch) = &mut self.phase else { return };
+        let Phase::Preparing(batch) = &mut self.phase else {
+            return;
+        };
         if !batch.on_reply(token, result, ctx.now) || !batch.is_complete() {
             return;
         }
@@ -255,7 +262,11 @@ impl Election {
     /// How long to wait for objections: as long as a node of the original might need.
     fn length(&self, view: &View<'_>) -> Duration {
         let normal = view.tunables.seconds(Tunable::ElectionTimeout);
-        if self.fast_start { FAST_ELECTION.min(normal) } else { normal }
+        if self.fast_start {
+            FAST_ELECTION.min(normal)
+        } else {
+            normal
+        }
     }
 
     fn vote_until(&mut self, until: Instant, ctx: &mut ElectionCtx<'_, '_>) {
@@ -264,8 +275,11 @@ impl Election {
         match &mut self.phase {
             Phase::Voting { ends, .. } => *ends = until,
             phase => {
-                *phase =
-                    Phase::Voting { ends: until, answer_at: None, conceded: BTreeSet::new() };
+                *phase = Phase::Voting {
+                    ends: until,
+                    answer_at: None,
+                    conceded: BTreeSet::new(),
+                };
             }
         }
     }
@@ -278,18 +292,23 @@ impl Election {
 
     fn send_election_message(&self, ctx: &mut ElectionCtx<'_, '_>) {
         let can_lead = ctx.view.can_lead();
-        let connected = |node: &&crate::recoverd::view::NodeView| {
-            !node.flags.contains(NodeFlags::DISCONNECTED)
-        };
-        let num_connected = if can_lead { ctx.view.nodes.iter().filter(connected).count() } else { 0 };
-        let priority = if can_lead { self.priority } else { microseconds(ctx.wall) };
+        let is_connected = |node: &&NodeView| !node.flags.contains(NodeFlags::DISCONNECTED);
+        let connected = ctx.view.nodes.iter().filter(is_connected).count();
         let message = ElectionMessage {
-            num_connected: u32::try_from(num_connected).unwrap_or(u32::MAX),
-            priority_time: priority.into(),
+            num_connected: if can_lead {
+                u32::try_from(connected).unwrap_or(u32::MAX)
+            } else {
+                0
+            },
+            priority_time: if can_lead {
+                self.priority
+            } else {
+                time_val(ctx.wall)
+            },
             pnn: ctx.view.me,
             node_flags: ctx.view.my_flags(),
         };
-        ctx.out.message(Dest::All, Srvid::ELECTION, bytes_of(&message));
+        ctx.out.message(Dest::All, &Message::Election(message));
     }
 
     /// Another node stands for election.
@@ -305,13 +324,19 @@ impl Election {
             self.answer_soon(ctx.now);
             return;
         }
-        if let Phase::Voting { answer_at, conceded, .. } = &mut self.phase {
+        if let Phase::Voting {
+            answer_at,
+            conceded,
+            ..
+        } = &mut self.phase
+        {
             *answer_at = None;
             conceded.clear();
         }
         ctx.set_leader(Some(theirs.pnn), LeaderReason::LostTo(theirs.pnn));
         if !theirs.node_flags.is_inactive() {
-            ctx.out.message(theirs.pnn, Srvid::LEADER, bytes_of(&Some(theirs.pnn)));
+            ctx.out
+                .message(theirs.pnn, &Message::Leader(Some(theirs.pnn)));
         }
     }
 
@@ -332,7 +357,14 @@ impl Election {
     }
 
     fn end_if_all_conceded(&mut self, ctx: &mut ElectionCtx<'_, '_>) {
-        let Phase::Voting { conceded, answer_at: None, .. } = &self.phase else { return };
+        let Phase::Voting {
+            conceded,
+            answer_at: None,
+            ..
+        } = &self.phase
+        else {
+            return;
+        };
         if ctx.leads() && ctx.view.active_peers().all(|pnn| conceded.contains(&pnn)) {
             self.end(ctx);
         }
@@ -416,10 +448,18 @@ impl Election {
         {
             self.start(reason, ctx);
         }
-        if self.race_again_at.is_some_and(|at| ctx.now >= at) && matches!(self.phase, Phase::Idle) {
-            self.race(ctx);
+        if self.race_again_at.is_some_and(|at| ctx.now >= at) {
+            self.race_again_at = None;
+            if matches!(self.phase, Phase::Idle) {
+                self.race(ctx);
+            }
         }
-        let Phase::Voting { ends, answer_at, .. } = &mut self.phase else { return };
+        let Phase::Voting {
+            ends, answer_at, ..
+        } = &mut self.phase
+        else {
+            return;
+        };
         let is_over = ctx.now >= *ends;
         if answer_at.is_some_and(|at| ctx.now >= at) {
             *answer_at = None;
@@ -447,7 +487,11 @@ impl Election {
         if leader.is_none() {
             self.start(ElectionReason::NobodyStood, ctx);
         } else if ctx.leads() {
-            ctx.history.add(ctx.now, What::Leader(leader), Why::Leader(LeaderReason::Elected));
+            ctx.history.add(
+                ctx.now,
+                What::Leader(leader),
+                Why::Leader(LeaderReason::Elected),
+            );
             ctx.leader.broadcast(ctx.view.me, ctx.out, ctx.now);
         }
     }
@@ -455,17 +499,22 @@ impl Election {
     /// When to look again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let voting = match &self.phase {
-            Phase::Voting { ends, answer_at, .. } => Some(answer_at.unwrap_or(*ends).min(*ends)),
+            Phase::Voting {
+                ends, answer_at, ..
+            } => Some(answer_at.unwrap_or(*ends).min(*ends)),
             Phase::Idle | Phase::Preparing(_) | Phase::Racing => None,
         };
         let start = self.start_at.map(|(at, _)| at);
-        [voting, start, self.race_again_at].into_iter().flatten().min()
+        [voting, start, self.race_again_at]
+            .into_iter()
+            .flatten()
+            .min()
     }
 }
 
-/// Time as the wire has it. Cut before it is compared, so that both sides see a tie as a tie.
-fn microseconds(time: Duration) -> Duration {
-    Duration::new(time.as_secs(), time.subsec_micros() * 1000)
+/// Unix time as the wire has it. Cut before it is compared, so that both sides see a tie as a tie.
+fn time_val(time: Duration) -> TimeVal {
+    (UNIX_EPOCH + time).into()
 }
 
 #[cfg(test)]

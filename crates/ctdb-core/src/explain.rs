@@ -126,11 +126,28 @@ pub enum RecoveryReason {
     MemberResigned(Pnn),
     /// The leader does not hold the cluster lock.
     ClusterLockNotHeld,
-    NodeCount { node: Pnn, theirs: usize, ours: usize },
-    NodemapPnn { node: Pnn, index: usize },
-    MapGeneration { node: Pnn, theirs: Generation, ours: Generation },
-    MapSize { node: Pnn, theirs: usize, ours: usize },
-    MapContent { node: Pnn },
+    NodeCount {
+        node: Pnn,
+        theirs: usize,
+        ours: usize,
+    },
+    NodemapPnn {
+        node: Pnn,
+        index: usize,
+    },
+    MapGeneration {
+        node: Pnn,
+        theirs: Generation,
+        ours: Generation,
+    },
+    MapSize {
+        node: Pnn,
+        theirs: usize,
+        ours: usize,
+    },
+    MapContent {
+        node: Pnn,
+    },
 }
 
 /// Why a node came closer to a ban (`cluster.md 9.2`).
@@ -150,7 +167,10 @@ pub enum TakeoverReason {
     AfterRecovery,
     PreviousFailed,
     /// This many nodes or tools asked for it; the first is named.
-    Requested { first: Option<Pnn>, requests: usize },
+    Requested {
+        first: Option<Pnn>,
+        requests: usize,
+    },
 }
 
 /// The last [`History::LIMIT`] decisions. When full, the oldest is forgotten.
@@ -191,7 +211,11 @@ impl fmt::Display for What {
             Self::RecoveryStarted { generation } => write!(f, "recovery {generation} started"),
             Self::RecoveryPutOff { .. } => f.write_str("recovery put off"),
             Self::RecoveryEnded { generation, took } => {
-                write!(f, "recovery {generation} complete after {:.3} s", took.as_secs_f64())
+                write!(
+                    f,
+                    "recovery {generation} complete after {:.3} s",
+                    took.as_secs_f64()
+                )
             }
             Self::RecoveryFailed { generation } => write!(f, "recovery {generation} failed"),
             Self::Credited { pnn, count, total } => {
@@ -225,7 +249,7 @@ fn write_list(f: &mut fmt::Formatter<'_>, failures: &[Failure]) -> fmt::Result {
         if index > 0 {
             f.write_str("; ")?;
         }
-        failure.fmt(f)?;
+        write!(f, "{failure}")?;
     }
     Ok(())
 }
@@ -275,13 +299,22 @@ impl fmt::Display for RecoveryReason {
                 write!(f, "node {node} knows {theirs} nodes, the leader {ours}")
             }
             Self::NodemapPnn { node, index } => {
-                write!(f, "node {node} has another pnn at place {index} of its node map")
+                write!(
+                    f,
+                    "node {node} has another pnn at place {index} of its node map"
+                )
             }
             Self::MapGeneration { node, theirs, ours } => {
-                write!(f, "node {node} has vnn map generation {theirs}, the leader {ours}")
+                write!(
+                    f,
+                    "node {node} has vnn map generation {theirs}, the leader {ours}"
+                )
             }
             Self::MapSize { node, theirs, ours } => {
-                write!(f, "node {node} has a vnn map of {theirs} nodes, the leader of {ours}")
+                write!(
+                    f,
+                    "node {node} has a vnn map of {theirs} nodes, the leader of {ours}"
+                )
             }
             Self::MapContent { node } => write!(f, "node {node} has a different vnn map"),
         }
@@ -303,11 +336,20 @@ impl fmt::Display for TakeoverReason {
         match self {
             Self::AfterRecovery => f.write_str("a recovery has ended"),
             Self::PreviousFailed => f.write_str("the previous takeover run failed"),
-            Self::Requested { first: Some(pnn), requests: 1 } => write!(f, "node {pnn} asked"),
-            Self::Requested { first: Some(pnn), requests } => {
+            Self::Requested {
+                first: Some(pnn),
+                requests: 1,
+            } => write!(f, "node {pnn} asked"),
+            Self::Requested {
+                first: Some(pnn),
+                requests,
+            } => {
                 write!(f, "node {pnn} and {} others asked", requests - 1)
             }
-            Self::Requested { first: None, requests } => write!(f, "{requests} requests"),
+            Self::Requested {
+                first: None,
+                requests,
+            } => write!(f, "{requests} requests"),
         }
     }
 }
@@ -322,10 +364,17 @@ mod tests {
         let mut history = History::default();
         for raw in 0..=History::LIMIT {
             let pnn = Pnn::new(u32::try_from(raw).unwrap());
-            history.add(epoch(), What::Leader(pnn), Why::Leader(LeaderReason::Broadcast));
+            history.add(
+                epoch(),
+                What::Leader(pnn),
+                Why::Leader(LeaderReason::Broadcast),
+            );
         }
         assert_eq!(history.decisions().count(), History::LIMIT);
-        assert_eq!(history.decisions().next().unwrap().what, What::Leader(Pnn::new(1)));
+        assert_eq!(
+            history.decisions().next().unwrap().what,
+            What::Leader(Pnn::new(1))
+        );
     }
 
     #[test]
@@ -333,7 +382,9 @@ mod tests {
         let pnn = Pnn::new(2).unwrap();
         let decision = Decision {
             at: epoch(),
-            what: What::RecoveryStarted { generation: Generation(77) },
+            what: What::RecoveryStarted {
+                generation: Generation(77),
+            },
             why: Why::Recovery(RecoveryReason::MemberLost(pnn)),
         };
         assert_eq!(

@@ -6,12 +6,12 @@
 
 use std::time::{Duration, Instant};
 
-use ctdb_proto::{Pnn, Srvid};
+use ctdb_proto::{Dest, Message, Pnn};
 use tracing::info;
 
 use crate::explain::{History, LeaderReason, What, Why};
 use crate::recoverd::LOG;
-use crate::recoverd::outbox::{Outbox, bytes_of};
+use crate::recoverd::outbox::Outbox;
 use crate::recoverd::view::View;
 
 /// Pause between two broadcasts of the leader.
@@ -52,7 +52,9 @@ pub enum Heard {
 /// holder of the cluster lock does not give way, and without a lock an election settles it.
 pub fn judge(standing: &Standing, from: Option<Pnn>, said: Option<Pnn>) -> Heard {
     let me = standing.me;
-    let Some(said) = said else { return judge_no_leader(standing, from) };
+    let Some(said) = said else {
+        return judge_no_leader(standing, from);
+    };
     if said == me {
         return match from {
             Some(other) if other != me && standing.leads_election() => Heard::Conceded(other),
@@ -73,7 +75,11 @@ pub fn judge(standing: &Standing, from: Option<Pnn>, said: Option<Pnn>) -> Heard
     if standing.leader != Some(me) || standing.lock_configured {
         return Heard::Follow(said);
     }
-    if standing.electing { Heard::Ignored("we stand for election") } else { Heard::Rival(said) }
+    if standing.electing {
+        Heard::Ignored("we stand for election")
+    } else {
+        Heard::Rival(said)
+    }
 }
 
 fn judge_no_leader(standing: &Standing, from: Option<Pnn>) -> Heard {
@@ -107,7 +113,13 @@ pub(crate) struct LeaderWatch {
 
 impl LeaderWatch {
     pub(crate) fn new(timeout: Duration, now: Instant) -> Self {
-        Self { leader: None, ever_known: false, timeout, silent_at: None, broadcast_at: now }
+        Self {
+            leader: None,
+            ever_known: false,
+            timeout,
+            silent_at: None,
+            broadcast_at: now,
+        }
     }
 
     pub(crate) fn leader(&self) -> Option<Pnn> {
@@ -193,7 +205,7 @@ impl LeaderWatch {
 
 /// Sends `LEADER` to all connected nodes. `None`: an election begins.
 pub(crate) fn say(leader: Option<Pnn>, out: &mut Outbox) {
-    out.message(ctdb_proto::Dest::Connected, Srvid::LEADER, bytes_of(&leader));
+    out.message(Dest::Connected, &Message::Leader(leader));
 }
 
 #[cfg(test)]
@@ -216,9 +228,18 @@ mod tests {
     #[test]
     fn each_leader_message_means_one_thing_in_each_standing() {
         let idle = standing;
-        let electing = |leader| Standing { electing: true, ..standing(leader) };
-        let waiting_for_lock = |leader| Standing { lock_configured: true, ..standing(leader) };
-        let holding = |leader| Standing { lock_held: true, ..waiting_for_lock(leader) };
+        let electing = |leader| Standing {
+            electing: true,
+            ..standing(leader)
+        };
+        let waiting_for_lock = |leader| Standing {
+            lock_configured: true,
+            ..standing(leader)
+        };
+        let holding = |leader| Standing {
+            lock_held: true,
+            ..waiting_for_lock(leader)
+        };
         let ignored = |heard| matches!(heard, Heard::Ignored(_));
         let hear = |standing: Standing, from: u32, said: Option<u32>| {
             judge(&standing, Some(pnn(from)), said.map(pnn))
@@ -235,17 +256,41 @@ mod tests {
         assert_eq!(hear(idle(Some(ME)), ME, Some(ME)), Heard::Current);
         assert_eq!(hear(idle(Some(ME)), 2, Some(2)), Heard::Rival(pnn(2)));
         assert_eq!(hear(idle(Some(ME)), 2, None), Heard::NoLeader);
-        assert!(ignored(hear(idle(Some(ME)), 2, Some(ME))), "a late concession");
-        assert!(ignored(hear(idle(Some(0)), ME, Some(ME))), "our own, of the past");
+        assert!(
+            ignored(hear(idle(Some(ME)), 2, Some(ME))),
+            "a late concession"
+        );
+        assert!(
+            ignored(hear(idle(Some(0)), ME, Some(ME))),
+            "our own, of the past"
+        );
 
-        assert_eq!(hear(electing(Some(ME)), 2, Some(ME)), Heard::Conceded(pnn(2)));
-        assert!(ignored(hear(electing(Some(ME)), 2, Some(2))), "the election will tell");
+        assert_eq!(
+            hear(electing(Some(ME)), 2, Some(ME)),
+            Heard::Conceded(pnn(2))
+        );
+        assert!(
+            ignored(hear(electing(Some(ME)), 2, Some(2))),
+            "the election will tell"
+        );
         assert_eq!(hear(electing(Some(0)), 2, Some(2)), Heard::Follow(pnn(2)));
 
-        assert_eq!(hear(waiting_for_lock(None), 2, Some(2)), Heard::Follow(pnn(2)));
-        assert_eq!(hear(waiting_for_lock(Some(ME)), 2, Some(2)), Heard::Follow(pnn(2)));
-        assert!(ignored(hear(holding(Some(ME)), 2, Some(2))), "the lock decides");
-        assert!(ignored(hear(holding(Some(ME)), 2, None)), "the lock decides");
+        assert_eq!(
+            hear(waiting_for_lock(None), 2, Some(2)),
+            Heard::Follow(pnn(2))
+        );
+        assert_eq!(
+            hear(waiting_for_lock(Some(ME)), 2, Some(2)),
+            Heard::Follow(pnn(2))
+        );
+        assert!(
+            ignored(hear(holding(Some(ME)), 2, Some(2))),
+            "the lock decides"
+        );
+        assert!(
+            ignored(hear(holding(Some(ME)), 2, None)),
+            "the lock decides"
+        );
     }
 
     #[test]
@@ -264,7 +309,12 @@ mod tests {
     #[test]
     fn the_leader_itself_hears_no_silence() {
         let mut watch = LeaderWatch::new(Duration::from_secs(5), epoch());
-        watch.set(Some(pnn(ME)), LeaderReason::Elected, &mut History::default(), epoch());
+        watch.set(
+            Some(pnn(ME)),
+            LeaderReason::Elected,
+            &mut History::default(),
+            epoch(),
+        );
         watch.restart_timeout(epoch());
         assert!(!watch.is_silent(pnn(ME), epoch() + Duration::from_secs(60)));
     }

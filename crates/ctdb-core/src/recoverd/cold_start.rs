@@ -6,9 +6,9 @@
 
 use std::time::{Duration, Instant};
 
-use ctdb_proto::{Generation, Opcode, RunState, VnnMap};
+use ctdb_proto::{Generation, Request, RunState, VnnMap};
 
-use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token, plain};
+use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token};
 use crate::recoverd::view::View;
 
 /// Pause between two tries while some node is not that far yet.
@@ -44,34 +44,66 @@ impl ColdStart {
         if !matches!(self, Self::AskAt(at) if now >= *at) || !view.is_complete() {
             return false;
         }
-        let mut ask = |opcode| {
-            Batch::send(out, Asker::ColdStart, view.connected_peers(), &plain(opcode), TIMEOUT)
+        let mut ask = |request| {
+            Batch::send(
+                out,
+                Asker::ColdStart,
+                view.connected_peers(),
+                &request,
+                TIMEOUT,
+            )
         };
-        let (run_states, vnn_maps) = (ask(Opcode::GET_RUNSTATE), ask(Opcode::GETVNNMAP));
-        *self = Self::Asking { run_states, vnn_maps };
+        let (run_states, vnn_maps) = (ask(Request::GetRunState), ask(Request::GetVnnMap));
+        *self = Self::Asking {
+            run_states,
+            vnn_maps,
+        };
         self.judge(now)
     }
 
     /// Takes a reply. `true`: an election is due.
     pub(crate) fn on_reply(&mut self, token: Token, result: ControlResult, now: Instant) -> bool {
-        let Self::Asking { run_states, vnn_maps } = self else { return false };
-        let batch = if run_states.awaits(token) { run_states } else { vnn_maps };
+        let Self::Asking {
+            run_states,
+            vnn_maps,
+        } = self
+        else {
+            return false;
+        };
+        let batch = if run_states.awaits(token) {
+            run_states
+        } else {
+            vnn_maps
+        };
         batch.on_reply(token, result, now) && self.judge(now)
     }
 
     fn judge(&mut self, now: Instant) -> bool {
-        let Self::Asking { run_states, vnn_maps } = self else { return false };
+        let Self::Asking {
+            run_states,
+            vnn_maps,
+        } = self
+        else {
+            return false;
+        };
         if !run_states.is_complete() || !vnn_maps.is_complete() {
             return false;
         }
         let states = run_states.decode::<RunState>();
         let maps = vnn_maps.decode::<VnnMap>();
-        if maps.values().any(|map| map.generation != Generation::INVALID) {
+        if maps
+            .values()
+            .any(|map| map.generation != Generation::INVALID)
+        {
             *self = Self::Settled;
             return false;
         }
         let failed = !run_states.failures.is_empty() || !vnn_maps.failures.is_empty();
-        if failed || states.values().any(|state| *state < RunState::FirstRecovery) {
+        if failed
+            || states
+                .values()
+                .any(|state| *state < RunState::FirstRecovery)
+        {
             *self = Self::AskAt(now + ASK_AGAIN);
             return false;
         }

@@ -8,9 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use ctdb_proto::{
-    ClientId, ControlFlags, DecodeError, Dest, Opcode, Pnn, ReplyControl, ReqControl, Srvid, Wire,
+    ControlFlags, DecodeError, Dest, Message, Opcode, Pnn, ReplyControl, ReqControl, Request,
+    Srvid, Wire,
 };
 
 /// Names one control that was sent; its reply carries it back.
@@ -27,7 +28,12 @@ pub enum RecoverdEffect {
     /// Send a control, also to the own node, and hand in the reply as
     /// [`RecoverdInput::Reply`](crate::recoverd::RecoverdInput::Reply) on a later turn. Not later
     /// than `timeout` from now, and at once when the node's connection is lost.
-    Control { token: Token, to: Pnn, request: ReqControl, timeout: Duration },
+    Control {
+        token: Token,
+        to: Pnn,
+        request: ReqControl,
+        timeout: Duration,
+    },
     /// Send a message; a copy for the own node comes back as an input, on a later turn.
     Message { to: Dest, srvid: Srvid, data: Bytes },
     /// Hand in messages to this service id.
@@ -65,6 +71,22 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Sends a control.
+    pub(crate) fn ask(
+        &mut self,
+        asker: Asker,
+        to: Pnn,
+        request: &Request,
+        timeout: Duration,
+    ) -> Token {
+        self.control(
+            asker,
+            to,
+            request.to_control(ControlFlags::empty()),
+            timeout,
+        )
+    }
+
+    /// Sends a control with flags of its own.
     pub(crate) fn control(
         &mut self,
         asker: Asker,
@@ -75,13 +97,18 @@ impl Outbox {
         self.last += 1;
         let token = Token(self.last);
         self.asked.insert(token, asker);
-        self.effects.push_back(RecoverdEffect::Control { token, to, request, timeout });
+        self.effects.push_back(RecoverdEffect::Control {
+            token,
+            to,
+            request,
+            timeout,
+        });
         token
     }
 
     /// Sends a control of which only the failure is of interest, for the log.
-    pub(crate) fn order(&mut self, to: Pnn, request: ReqControl, timeout: Duration) {
-        self.control(Asker::Order(request.opcode, to), to, request, timeout);
+    pub(crate) fn order(&mut self, to: Pnn, request: &Request, timeout: Duration) {
+        self.ask(Asker::Order(request.opcode(), to), to, request, timeout);
     }
 
     /// Who waits for this reply; nobody waits for it from now on.
@@ -90,8 +117,18 @@ impl Outbox {
     }
 
     /// Sends a message.
-    pub(crate) fn message(&mut self, to: impl Into<Dest>, srvid: Srvid, data: Bytes) {
-        self.push(RecoverdEffect::Message { to: to.into(), srvid, data });
+    pub(crate) fn message(&mut self, to: impl Into<Dest>, message: &Message) {
+        let message = message.encode();
+        self.send(to, message.srvid, message.data);
+    }
+
+    /// Sends bytes to any service id.
+    pub(crate) fn send(&mut self, to: impl Into<Dest>, srvid: Srvid, data: Bytes) {
+        self.push(RecoverdEffect::Message {
+            to: to.into(),
+            srvid,
+            data,
+        });
     }
 
     pub(crate) fn push(&mut self, effect: RecoverdEffect) {
@@ -101,29 +138,6 @@ impl Outbox {
     pub(crate) fn pop(&mut self) -> Option<RecoverdEffect> {
         self.effects.pop_front()
     }
-}
-
-/// A control without payload.
-pub(crate) fn plain(opcode: Opcode) -> ReqControl {
-    ReqControl {
-        opcode,
-        srvid: Srvid(0),
-        client_id: ClientId::NONE,
-        flags: ControlFlags::empty(),
-        data: Bytes::new(),
-    }
-}
-
-/// A control with a payload.
-pub(crate) fn with(opcode: Opcode, payload: &impl Wire) -> ReqControl {
-    ReqControl { data: bytes_of(payload), ..plain(opcode) }
-}
-
-/// A value as its bytes on the wire.
-pub(crate) fn bytes_of(value: &impl Wire) -> Bytes {
-    let mut data = BytesMut::new();
-    value.encode(&mut data);
-    data.freeze()
 }
 
 /// Why a control was not done.
@@ -183,9 +197,10 @@ pub type ControlResult = Result<ReplyControl, ControlFailure>;
 /// Turns a status other than 0 into a failure.
 pub(crate) fn require_ok(result: ControlResult) -> ControlResult {
     match result {
-        Ok(reply) if reply.status != 0 => {
-            Err(ControlFailure::Refused { status: reply.status, error: reply.error })
-        }
+        Ok(reply) if reply.status != 0 => Err(ControlFailure::Refused {
+            status: reply.status,
+            error: reply.error,
+        }),
         other => other,
     }
 }
@@ -215,26 +230,18 @@ impl Batch {
         out: &mut Outbox,
         asker: Asker,
         nodes: impl IntoIterator<Item = Pnn>,
-        request: &ReqControl,
+        request: &Request,
         timeout: Duration,
     ) -> Self {
         let mut batch = Self::default();
         for pnn in nodes {
-            batch.add(out, asker, pnn, request.clone(), timeout);
+            batch.add(pnn, out.ask(asker, pnn, request, timeout));
         }
         batch
     }
 
-    /// Sends one more control.
-    pub(crate) fn add(
-        &mut self,
-        out: &mut Outbox,
-        asker: Asker,
-        to: Pnn,
-        request: ReqControl,
-        timeout: Duration,
-    ) {
-        let token = out.control(asker, to, request, timeout);
+    /// Waits for one more control, which has been sent.
+    pub(crate) fn add(&mut self, to: Pnn, token: Token) {
         self.waiting.insert(token, to);
     }
 
@@ -246,7 +253,9 @@ impl Batch {
     /// Takes the reply to one of the controls; a status other than 0 is a failure. `false`: it
     /// was not one of ours.
     pub(crate) fn on_reply(&mut self, token: Token, result: ControlResult, now: Instant) -> bool {
-        let Some(pnn) = self.waiting.remove(&token) else { return false };
+        let Some(pnn) = self.waiting.remove(&token) else {
+            return false;
+        };
         match require_ok(result) {
             Ok(reply) => self.replies.push((pnn, reply)),
             Err(failure) => {
@@ -269,7 +278,9 @@ impl Batch {
 
     /// When the batch is settled although some node has not answered.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.failed_at.filter(|_| !self.is_complete()).map(|at| at + FAILURE_GRACE)
+        self.failed_at
+            .filter(|_| !self.is_complete())
+            .map(|at| at + FAILURE_GRACE)
     }
 
     /// The replies decoded, in pnn order. What cannot be decoded becomes a failure.

@@ -60,7 +60,9 @@ impl<'a> View<'a> {
 
     /// Whether packets reach the node. True for the own node.
     pub fn is_connected(&self, pnn: Pnn) -> bool {
-        !self.flags(pnn).intersects(NodeFlags::DISCONNECTED | NodeFlags::DELETED)
+        !self
+            .flags(pnn)
+            .intersects(NodeFlags::DISCONNECTED | NodeFlags::DELETED)
     }
 
     /// Whether the node takes part in the cluster, as far as we know.
@@ -85,7 +87,10 @@ impl<'a> View<'a> {
 
     /// Nodes without one of the inactive flags: the broadcast set `ACTIVE`.
     pub fn active(&self) -> impl Iterator<Item = Pnn> + 'a {
-        self.nodes.iter().filter(|node| !node.flags.is_inactive()).map(|node| node.pnn)
+        self.nodes
+            .iter()
+            .filter(|node| !node.flags.is_inactive())
+            .map(|node| node.pnn)
     }
 
     /// Active nodes without the own one.

@@ -5,22 +5,18 @@
 //! pnn order, unless that one names the leader as dmaster. The outcome is written here as a rank,
 //! so that copies can come in any order: the nodes are pulled at the same time.
 //!
-//! The merge is kept in memory. What it is given are slices of the packets received, so that a
-//! record is not copied before it is sent again.
+//! The merge is kept in memory.
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
-use ctdb_proto::record::{RecBuffer, RecData};
-use ctdb_proto::{DbFlags, DbId, DecodeError, Pnn, RecordFlags, RecordHeader, ReqId, Wire};
-
-use crate::recoverd::outbox::bytes_of;
+use bytes::Bytes;
+use ctdb_proto::{DbFlags, DbId, DecodeError, Pnn, RecBuffer, RecordFlags, RecordHeader, ReqId};
 
 /// The merge of one database.
 #[derive(Debug)]
 pub(crate) struct Collate {
     leader: Pnn,
-    records: BTreeMap<Bytes, Copy>,
+    records: BTreeMap<Box<[u8]>, Copy>,
 }
 
 /// The best copy so far of one record.
@@ -28,8 +24,7 @@ pub(crate) struct Collate {
 struct Copy {
     header: RecordHeader,
     from: Pnn,
-    /// Header and data, as pulled.
-    value: Bytes,
+    data: Box<[u8]>,
 }
 
 /// What goes to every node: batches of records, each one message.
@@ -42,23 +37,26 @@ pub(crate) struct Batches {
 
 impl Collate {
     pub(crate) fn new(leader: Pnn) -> Self {
-        Self { leader, records: BTreeMap::new() }
+        Self {
+            leader,
+            records: BTreeMap::new(),
+        }
     }
 
     /// Takes a batch of records from a node.
-    pub(crate) fn add(&mut self, from: Pnn, batch: RecBuffer) -> Result<(), DecodeError> {
-        for record in batch.records {
-            let (header, _) = RecordHeader::split(&record.data)?;
-            let copy = Copy { header, from, value: record.data };
-            match self.records.get_mut(&record.key) {
-                Some(kept) => {
-                    if replaces(&copy, kept, self.leader) {
-                        *kept = copy;
-                    }
-                }
-                None => {
-                    self.records.insert(record.key, copy);
-                }
+    pub(crate) fn add(&mut self, from: Pnn, batch: &RecBuffer) -> Result<(), DecodeError> {
+        for record in batch {
+            let (header, data) = record.split()?;
+            let wins = |kept: &Copy| replaces(&header, from, kept, self.leader);
+            if self.records.get(record.key).is_none_or(wins) {
+                self.records.insert(
+                    record.key.into(),
+                    Copy {
+                        header,
+                        from,
+                        data: data.into(),
+                    },
+                );
             }
         }
         Ok(())
@@ -69,76 +67,50 @@ impl Collate {
     /// and replicated records become the leader's.
     pub(crate) fn into_batches(self, db_id: DbId, flags: DbFlags, limit: usize) -> Batches {
         let mut batches = Batches::default();
-        let mut open = Batch::new(db_id);
+        let mut open = RecBuffer::builder(db_id);
         for (key, copy) in self.records {
-            if copy.value.len() <= RecordHeader::LEN {
+            if copy.data.is_empty() {
                 continue;
             }
-            let data = if flags.contains(DbFlags::PERSISTENT) {
-                copy.value
+            let header = if flags.contains(DbFlags::PERSISTENT) {
+                copy.header
             } else {
-                owned_by(self.leader, &copy)
+                owned_by(self.leader, copy.header)
             };
             batches.records += 1;
-            open.push(RecData { reqid: ReqId(0), key, data });
-            if open.len > limit {
-                batches.messages.push(open.close());
-                open = Batch::new(db_id);
+            open.push_record(ReqId(0), &key, &header, &copy.data);
+            if open.wire_len() > limit {
+                let full = std::mem::replace(&mut open, RecBuffer::builder(db_id));
+                batches.messages.push(full.finish().to_bytes());
             }
         }
-        if !open.buffer.records.is_empty() || batches.messages.is_empty() {
-            batches.messages.push(open.close());
+        if open.count() > 0 || batches.messages.is_empty() {
+            batches.messages.push(open.finish().to_bytes());
         }
         batches
     }
 }
 
 /// Whether a copy wins over the one that is kept. Independent of the order in which they come.
-fn replaces(new: &Copy, kept: &Copy, leader: Pnn) -> bool {
-    let leaders = |copy: &Copy| copy.header.dmaster == leader.get();
-    if new.header.rsn != kept.header.rsn {
-        return new.header.rsn > kept.header.rsn;
+fn replaces(new: &RecordHeader, from: Pnn, kept: &Copy, leader: Pnn) -> bool {
+    let is_leaders = |header: &RecordHeader| header.dmaster() == Some(leader);
+    if new.rsn != kept.header.rsn {
+        return new.rsn > kept.header.rsn;
     }
-    match (leaders(new), leaders(kept)) {
+    match (is_leaders(new), is_leaders(&kept.header)) {
         (false, true) => true,
         (true, false) => false,
-        (false, false) => new.from < kept.from,
-        (true, true) => new.from > kept.from,
+        (false, false) => from < kept.from,
+        (true, true) => from > kept.from,
     }
 }
 
-/// The value of a record that moves to the leader.
-fn owned_by(leader: Pnn, copy: &Copy) -> Bytes {
-    let header = RecordHeader {
+/// The header of a record that moves to the leader.
+fn owned_by(leader: Pnn, header: RecordHeader) -> RecordHeader {
+    RecordHeader {
         dmaster: leader.get(),
-        flags: copy.header.flags | RecordFlags::MIGRATED_WITH_DATA,
-        ..copy.header
-    };
-    let mut value = BytesMut::with_capacity(copy.value.len());
-    header.encode(&mut value);
-    value.extend_from_slice(copy.value.get(RecordHeader::LEN..).unwrap_or_default());
-    value.freeze()
-}
-
-/// A batch that is being filled.
-struct Batch {
-    buffer: RecBuffer,
-    /// Its length on the wire.
-    len: usize,
-}
-
-impl Batch {
-    fn new(db_id: DbId) -> Self {
-        Self { buffer: RecBuffer { db_id, records: Vec::new() }, len: RecBuffer::MIN_LEN }
-    }
-
-    fn push(&mut self, record: RecData) {
-        self.len += RecData::MIN_LEN + record.key.len() + record.data.len();
-        self.buffer.records.push(record);
-    }
-
-    fn close(self) -> Bytes {
-        bytes_of(&self.buffer)
+        flags: header.flags | RecordFlags::MIGRATED_WITH_DATA,
+        ..header
     }
 }
 

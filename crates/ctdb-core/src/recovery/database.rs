@@ -14,22 +14,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bytes::{BufMut, Bytes, BytesMut};
-use ctdb_proto::control::{PullDbExt, SeqnumDb, TransDb};
-use ctdb_proto::record::RecBuffer;
+use bytes::Bytes;
 use ctdb_proto::{
-    ControlFlags, DbFlags, DbId, Generation, Opcode, Pnn, ReqControl, Srvid, decode_exact,
+    ControlFlags, DbFlags, DbId, Generation, Opcode, Pnn, PullDbExt, RecBuffer, Request, SeqnumDb,
+    Srvid, TransDb, Wire,
 };
 use tracing::{debug, error, info};
 
 use crate::recoverd::outbox::{
-    Asker, Batch, ControlFailure, ControlResult, Outbox, RecoverdEffect, Token, plain, with,
+    Asker, Batch, ControlFailure, ControlResult, Outbox, RecoverdEffect, Token,
 };
 use crate::recovery::collate::{Batches, Collate};
 use crate::recovery::{Failure, LOG};
 
 /// How often one recovery tries to recover a database.
-pub const MAX_ATTEMPTS: u32 = 3;
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// `PullDbExt::lmaster`: all records, whoever is their lmaster.
 const ANY_LMASTER: u32 = 0xFFFF_FFFF;
@@ -65,13 +64,19 @@ pub(crate) struct DbCtx<'a> {
 
 impl DbCtx<'_> {
     /// The same control to these nodes.
-    fn ask(&mut self, nodes: &[Pnn], request: &ReqControl) -> Batch {
+    fn ask(&mut self, nodes: &[Pnn], request: &Request) -> Batch {
         let nodes = nodes.iter().copied();
-        Batch::send(self.out, Asker::Recovery, nodes, request, self.shared.timeout)
+        Batch::send(
+            self.out,
+            Asker::Recovery,
+            nodes,
+            request,
+            self.shared.timeout,
+        )
     }
 
     /// The same control to all nodes of the recovery.
-    fn ask_all(&mut self, request: &ReqControl) -> Batch {
+    fn ask_all(&mut self, request: &Request) -> Batch {
         let nodes = self.shared.nodes.clone();
         self.ask(&nodes, request)
     }
@@ -195,18 +200,22 @@ impl DbRecovery {
     }
 
     /// Takes records; `false` if the stream is not of this database.
-    pub(crate) fn on_records(&mut self, srvid: Srvid, from: Option<Pnn>, data: Bytes) -> bool {
-        let Some(pull) = self.pulls.get_mut(&srvid) else { return false };
+    pub(crate) fn on_records(&mut self, srvid: Srvid, from: Option<Pnn>, mut data: Bytes) -> bool {
+        let Some(pull) = self.pulls.get_mut(&srvid) else {
+            return false;
+        };
         if from.is_some_and(|from| from != pull.from) {
             debug!(target: LOG, %srvid, ?from, "records from another node than the one asked");
             return true;
         }
         let from = pull.from;
-        let taken = decode_exact::<RecBuffer>(data).and_then(|batch| {
-            let count = u32::try_from(batch.records.len()).unwrap_or(u32::MAX);
-            let is_ours = batch.db_id == self.db_id;
+        let taken = RecBuffer::decode(&mut data).and_then(|batch| {
             // A batch of another database is not counted, so that the pull fails in the end.
-            if is_ours { self.collate.add(from, batch).map(|()| count) } else { Ok(0) }
+            if batch.db_id() != self.db_id {
+                return Ok(0);
+            }
+            self.collate.add(from, &batch)?;
+            Ok(batch.count())
         });
         match taken {
             Ok(count) => pull.received = pull.received.saturating_add(count),
@@ -232,7 +241,9 @@ impl DbRecovery {
     fn fail(&mut self, failures: Vec<Failure>, ctx: &mut DbCtx<'_>) {
         self.close_streams(ctx.out);
         self.batch = Batch::default();
-        let disconnected = failures.iter().any(|f| f.cause == ControlFailure::Disconnected);
+        let disconnected = failures
+            .iter()
+            .any(|f| f.cause == ControlFailure::Disconnected);
         for failure in &failures {
             error!(target: LOG, "{failure}");
         }
@@ -251,24 +262,24 @@ impl DbRecovery {
         self.batch = match step {
             Step::Name => {
                 let holders: Vec<_> = self.holders.iter().copied().collect();
-                ctx.ask(&holders, &with(Opcode::GET_DBNAME, &self.db_id))
+                ctx.ask(&holders, &Request::GetDbName(self.db_id))
             }
             Step::Attach => self.attach(ctx),
-            Step::Freeze => ctx.ask_all(&with(Opcode::DB_FREEZE, &self.db_id)),
-            Step::StartTransaction => self.ask_in_transaction(Opcode::DB_TRANSACTION_START, ctx),
-            Step::Seqnum if self.flags.is_volatile() => Batch::default(),
-            Step::Seqnum => {
-                ctx.ask_all(&with(Opcode::GET_DB_SEQNUM, &SeqnumDb { db_id: self.db_id }))
+            Step::Freeze => ctx.ask_all(&Request::DbFreeze(self.db_id)),
+            Step::StartTransaction => {
+                ctx.ask_all(&Request::DbTransactionStart(self.transaction(ctx)))
             }
+            Step::Seqnum if self.flags.is_volatile() => Batch::default(),
+            Step::Seqnum => ctx.ask_all(&Request::GetDbSeqnum(SeqnumDb { db_id: self.db_id })),
             Step::Pull => self.pull(ctx),
-            Step::Wipe => self.ask_in_transaction(Opcode::WIPE_DATABASE, ctx),
+            Step::Wipe => ctx.ask_all(&Request::WipeDatabase(self.transaction(ctx))),
             Step::Push => {
                 let srvid = ctx.shared.new_stream();
                 self.start_push(srvid, ctx)
             }
-            Step::Confirm => ctx.ask_all(&with(Opcode::DB_PUSH_CONFIRM, &self.db_id)),
-            Step::Commit => self.ask_in_transaction(Opcode::DB_TRANSACTION_COMMIT, ctx),
-            Step::Thaw => ctx.ask_all(&with(Opcode::DB_THAW, &self.db_id)),
+            Step::Confirm => ctx.ask_all(&Request::DbPushConfirm(self.db_id)),
+            Step::Commit => ctx.ask_all(&Request::DbTransactionCommit(self.transaction(ctx))),
+            Step::Thaw => ctx.ask_all(&Request::DbThaw(self.db_id)),
             Step::Done | Step::Failed => Batch::default(),
         };
     }
@@ -315,7 +326,7 @@ impl DbRecovery {
     fn opcode(&self) -> Opcode {
         match self.step {
             Step::Name => Opcode::GET_DBNAME,
-            Step::Attach => self.attach_opcode(),
+            Step::Attach => self.attach_request().opcode(),
             Step::Freeze => Opcode::DB_FREEZE,
             Step::StartTransaction => Opcode::DB_TRANSACTION_START,
             Step::Seqnum => Opcode::GET_DB_SEQNUM,
@@ -335,19 +346,34 @@ impl DbRecovery {
         }
         let db = Some(self.db_id);
         let failures = std::mem::take(&mut batch.failures);
-        Err(failures.into_iter().map(|(pnn, cause)| Failure { pnn, opcode, db, cause }).collect())
+        Err(failures
+            .into_iter()
+            .map(|(pnn, cause)| Failure {
+                pnn,
+                opcode,
+                db,
+                cause,
+            })
+            .collect())
     }
 
-    fn ask_in_transaction(&self, opcode: Opcode, ctx: &mut DbCtx<'_>) -> Batch {
-        let payload = TransDb { db_id: self.db_id, tid: ctx.shared.generation };
-        ctx.ask_all(&with(opcode, &payload))
+    fn transaction(&self, ctx: &DbCtx<'_>) -> TransDb {
+        TransDb {
+            db_id: self.db_id,
+            tid: ctx.shared.generation,
+        }
     }
 
     /// All nodes must give the database the same name.
     fn learn_name(&mut self, batch: &mut Batch) -> Vec<(Pnn, ControlFailure)> {
         batch.replies.sort_by_key(|(pnn, _)| *pnn);
-        let mut names = batch.replies.iter().map(|(pnn, reply)| (*pnn, text(&reply.data)));
-        let Some((_, name)) = names.next() else { return Vec::new() };
+        let mut names = batch
+            .replies
+            .iter()
+            .map(|(pnn, reply)| (*pnn, text(&reply.data)));
+        let Some((_, name)) = names.next() else {
+            return Vec::new();
+        };
         let mut failures = Vec::new();
         for (pnn, other) in names.filter(|(_, other)| *other != name) {
             let db_id = self.db_id;
@@ -359,25 +385,39 @@ impl DbRecovery {
         failures
     }
 
-    fn attach_opcode(&self) -> Opcode {
+    fn attach_request(&self) -> Request {
+        let name = self.name.clone();
         if self.flags.contains(DbFlags::PERSISTENT) {
-            Opcode::DB_ATTACH_PERSISTENT
+            Request::DbAttachPersistent(name)
         } else if self.flags.contains(DbFlags::REPLICATED) {
-            Opcode::DB_ATTACH_REPLICATED
+            Request::DbAttachReplicated(name)
         } else {
-            Opcode::DB_ATTACH
+            Request::DbAttach(name)
         }
     }
 
     fn attach(&self, ctx: &mut DbCtx<'_>) -> Batch {
         let has = |pnn: &Pnn| self.holders.contains(pnn);
-        let lacking: Vec<_> = ctx.shared.nodes.iter().copied().filter(|pnn| !has(pnn)).collect();
-        let request = ReqControl {
-            flags: ControlFlags::ATTACH_RECOVERY,
-            data: cstr(&self.name),
-            ..plain(self.attach_opcode())
-        };
-        ctx.ask(&lacking, &request)
+        let lacking: Vec<_> = ctx
+            .shared
+            .nodes
+            .iter()
+            .copied()
+            .filter(|pnn| !has(pnn))
+            .collect();
+        let request = self
+            .attach_request()
+            .to_control(ControlFlags::ATTACH_RECOVERY);
+        let mut batch = Batch::default();
+        for pnn in lacking {
+            let timeout = ctx.shared.timeout;
+            batch.add(
+                pnn,
+                ctx.out
+                    .control(Asker::Recovery, pnn, request.clone(), timeout),
+            );
+        }
+        batch
     }
 
     /// Volatile: all nodes are pulled. Otherwise only the first one with the highest sequence
@@ -401,15 +441,25 @@ impl DbRecovery {
 
     /// Asks for all records, each node on a stream of its own.
     fn pull(&mut self, ctx: &mut DbCtx<'_>) -> Batch {
-        let nodes = self.source.map_or_else(|| ctx.shared.nodes.clone(), |pnn| vec![pnn]);
+        let nodes = self
+            .source
+            .map_or_else(|| ctx.shared.nodes.clone(), |pnn| vec![pnn]);
         let mut batch = Batch::default();
         for from in nodes {
             let srvid = ctx.shared.new_stream();
             self.pulls.insert(srvid, Pull { from, received: 0 });
             ctx.out.push(RecoverdEffect::ListenTo(srvid));
-            let payload = PullDbExt { db_id: self.db_id, lmaster: ANY_LMASTER, srvid };
-            let request = with(Opcode::DB_PULL, &payload);
-            batch.add(ctx.out, Asker::Recovery, from, request, ctx.shared.timeout);
+            let payload = PullDbExt {
+                db_id: self.db_id,
+                lmaster: ANY_LMASTER,
+                srvid,
+            };
+            let request = Request::DbPull(payload);
+            batch.add(
+                from,
+                ctx.out
+                    .ask(Asker::Recovery, from, &request, ctx.shared.timeout),
+            );
         }
         batch
     }
@@ -423,7 +473,9 @@ impl DbRecovery {
         let counts: BTreeMap<Pnn, u32> = batch.decode();
         let mut failures = Vec::new();
         for pull in self.pulls.values() {
-            let Some(count) = counts.get(&pull.from).copied() else { continue };
+            let Some(count) = counts.get(&pull.from).copied() else {
+                continue;
+            };
             let received = pull.received;
             if count == received {
                 let (db, from) = (&self.name, pull.from);
@@ -444,8 +496,12 @@ impl DbRecovery {
 
     fn start_push(&mut self, srvid: Srvid, ctx: &mut DbCtx<'_>) -> Batch {
         self.push_srvid = srvid;
-        let payload = PullDbExt { db_id: self.db_id, lmaster: ANY_LMASTER, srvid };
-        ctx.ask_all(&with(Opcode::DB_PUSH_START, &payload))
+        let payload = PullDbExt {
+            db_id: self.db_id,
+            lmaster: ANY_LMASTER,
+            srvid,
+        };
+        ctx.ask_all(&Request::DbPushStart(payload))
     }
 
     /// Sends all batches to all nodes. The confirmation is asked for on the same connection, so
@@ -453,7 +509,7 @@ impl DbRecovery {
     fn send_records(&self, ctx: &mut DbCtx<'_>) {
         for data in &self.batches.messages {
             for pnn in &ctx.shared.nodes {
-                ctx.out.message(*pnn, self.push_srvid, data.clone());
+                ctx.out.send(*pnn, self.push_srvid, data.clone());
             }
         }
     }
@@ -475,16 +531,11 @@ impl DbRecovery {
     }
 }
 
-/// A name as a C string.
-fn cstr(name: &str) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(name.len() + 1);
-    bytes.put_slice(name.as_bytes());
-    bytes.put_u8(0);
-    bytes.freeze()
-}
-
 /// The name in a C string.
 fn text(cstr: &[u8]) -> String {
-    let end = cstr.iter().position(|byte| *byte == 0).unwrap_or(cstr.len());
+    let end = cstr
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(cstr.len());
     String::from_utf8_lossy(cstr.get(..end).unwrap_or_default()).into_owned()
 }

@@ -9,9 +9,9 @@
 //! that it installs carries it. An answer to an older recovery cannot be mistaken for one to this,
 //! because its token is not known here.
 
-pub mod phases;
 pub(crate) mod collate;
 pub(crate) mod database;
+pub mod phases;
 pub(crate) mod vnnmap;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,13 +20,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ctdb_conf::Tunable;
-use ctdb_proto::control::{DbidMap, NodeFlagChange, NodeMap};
 use ctdb_proto::{
-    Capabilities, DbFlags, DbId, Generation, NodeFlags, Opcode, Pnn, Srvid, VnnMap,
+    Capabilities, DbFlags, DbId, DbidMap, Generation, NodeFlagChange, NodeFlags, NodeMap, Opcode,
+    Pnn, Request, Srvid, VnnMap,
 };
 use tracing::{error, info};
 
-use crate::recoverd::outbox::{Asker, Batch, ControlFailure, ControlResult, Outbox, Token, with};
+use crate::recoverd::outbox::{Asker, Batch, ControlFailure, ControlResult, Outbox, Token};
 use crate::recoverd::view::View;
 use crate::recovery::database::{DbCtx, DbRecovery, Shared};
 use crate::recovery::phases::Phase;
@@ -50,7 +50,13 @@ impl fmt::Display for Failure {
         if let Some(db) = self.db {
             write!(f, " for db {db}")?;
         }
-        write!(f, " on node {}, ret={}: {}", self.pnn, self.cause.ret(), self.cause)
+        write!(
+            f,
+            " on node {}, ret={}: {}",
+            self.pnn,
+            self.cause.ret(),
+            self.cause
+        )
     }
 }
 
@@ -60,6 +66,24 @@ pub(crate) enum Outcome {
     Complete,
     /// Where it failed. Empty if it was nobody's fault: the cluster changed meanwhile.
     Failed(Vec<Failure>),
+}
+
+/// How often each node is to blame. A node that was lost is not: the cluster changed. Of a
+/// database, each attempt counts, and of several databases the one that failed most often.
+pub(crate) fn blamed(failures: &[Failure]) -> BTreeMap<Pnn, u32> {
+    let mut counts: BTreeMap<(Pnn, Option<DbId>), u32> = BTreeMap::new();
+    for failure in failures
+        .iter()
+        .filter(|failure| failure.cause.blames_node())
+    {
+        *counts.entry((failure.pnn, failure.db)).or_default() += 1;
+    }
+    let mut blamed = BTreeMap::new();
+    for ((pnn, _), count) in counts {
+        let most: &mut u32 = blamed.entry(pnn).or_default();
+        *most = count.max(*most);
+    }
+    blamed
 }
 
 /// A recovery that runs.
@@ -97,7 +121,10 @@ impl Recovery {
             phase: Phase::ReadFlags,
             batch: Batch::default(),
             words: BTreeMap::new(),
-            map: VnnMap { generation, map: Vec::new() },
+            map: VnnMap {
+                generation,
+                map: Vec::new(),
+            },
             databases: BTreeMap::new(),
         };
         recovery.enter(Phase::ReadFlags, view, out, now);
@@ -112,14 +139,14 @@ impl Recovery {
         self.phase
     }
 
-    /// A node of the recovery that takes no part in the cluster any more, as we see it: without
-    /// it the recovery cannot succeed.
+    /// A node of the recovery to which the connection is gone: without it the recovery cannot
+    /// succeed.
     pub(crate) fn lost_node(&self, view: &View<'_>) -> Option<Pnn> {
-        let is_lost = |pnn: &&Pnn| match self.phase {
-            Phase::ReadFlags => !view.is_connected(**pnn),
-            _ => !view.is_active(**pnn) && !view.is_connected(**pnn),
-        };
-        self.shared.nodes.iter().find(is_lost).copied()
+        self.shared
+            .nodes
+            .iter()
+            .copied()
+            .find(|pnn| !view.is_connected(*pnn))
     }
 
     /// Takes a reply. The recovery's outcome, if it is over.
@@ -134,7 +161,11 @@ impl Recovery {
         if self.batch.awaits(token) {
             self.batch.on_reply(token, result, now);
         } else {
-            let mut ctx = DbCtx { shared: &mut self.shared, out, now };
+            let mut ctx = DbCtx {
+                shared: &mut self.shared,
+                out,
+                now,
+            };
             let mut databases = self.databases.values_mut();
             databases.any(|db| db.on_reply(token, &result, &mut ctx));
         }
@@ -156,8 +187,14 @@ impl Recovery {
     ) -> Option<Outcome> {
         loop {
             if self.phase == Phase::Databases {
-                let mut ctx = DbCtx { shared: &mut self.shared, out, now };
-                self.databases.values_mut().for_each(|db| db.go_on(&mut ctx));
+                let mut ctx = DbCtx {
+                    shared: &mut self.shared,
+                    out,
+                    now,
+                };
+                self.databases
+                    .values_mut()
+                    .for_each(|db| db.go_on(&mut ctx));
                 if !self.databases.values().all(DbRecovery::is_over) {
                     return None;
                 }
@@ -168,43 +205,52 @@ impl Recovery {
             if !failures.is_empty() {
                 return Some(Outcome::Failed(failures));
             }
-            let Some(next) = self.phase.next() else { return Some(Outcome::Complete) };
+            let Some(next) = self.phase.next() else {
+                return Some(Outcome::Complete);
+            };
             self.enter(next, view, out, now);
         }
     }
 
     /// Stops listening to streams that are still open.
     pub(crate) fn abandon(mut self, out: &mut Outbox) {
-        self.databases.values_mut().for_each(|db| db.close_streams(out));
+        self.databases
+            .values_mut()
+            .for_each(|db| db.close_streams(out));
     }
 
     fn enter(&mut self, phase: Phase, view: &View<'_>, out: &mut Outbox, now: Instant) {
         self.phase = phase;
-        match phase {
-            Phase::PushFlags => self.push_flags(view, out),
-            Phase::Databases => {
-                self.batch = Batch::default();
-                let mut ctx = DbCtx { shared: &mut self.shared, out, now };
-                self.databases.values_mut().for_each(|db| db.start(&mut ctx));
-            }
-            _ => {
-                let request = phase.request(&self.map);
-                let nodes = self.shared.nodes.iter().copied();
-                self.batch =
-                    Batch::send(out, Asker::Recovery, nodes, &request, phase.timeout(view));
-            }
+        self.batch = Batch::default();
+        if let Some(request) = phase.request(&self.map) {
+            let nodes = self.shared.nodes.iter().copied();
+            self.batch = Batch::send(out, Asker::Recovery, nodes, &request, phase.timeout(view));
+        } else if phase == Phase::PushFlags {
+            self.push_flags(view, out);
+        } else {
+            let mut ctx = DbCtx {
+                shared: &mut self.shared,
+                out,
+                now,
+            };
+            self.databases
+                .values_mut()
+                .for_each(|db| db.start(&mut ctx));
         }
     }
 
     /// Tells each connected node each connected node's own word.
     fn push_flags(&mut self, view: &View<'_>, out: &mut Outbox) {
-        self.batch = Batch::default();
         for (pnn, word) in &self.words {
-            let change =
-                NodeFlagChange { pnn: *pnn, new_flags: *word, old_flags: view.flags(*pnn) };
-            let request = with(Opcode::MODIFY_FLAGS, &change);
+            let change = NodeFlagChange {
+                pnn: *pnn,
+                new_flags: *word,
+                old_flags: view.flags(*pnn),
+            };
+            let request = Request::ModifyFlags(change);
             for to in self.words.keys() {
-                self.batch.add(out, Asker::Recovery, *to, request.clone(), self.shared.timeout);
+                let token = out.ask(Asker::Recovery, *to, &request, self.shared.timeout);
+                self.batch.add(*to, token);
             }
         }
     }
@@ -223,11 +269,16 @@ impl Recovery {
             Phase::Databases => return self.finish_databases(),
             _ => {}
         }
-        let opcode = self.phase.opcode();
+        let opcode = self.phase.opcode(&self.map);
         let failures = std::mem::take(&mut self.batch.failures);
         let failures: Vec<_> = failures
             .into_iter()
-            .map(|(pnn, cause)| Failure { pnn, opcode, db: None, cause })
+            .map(|(pnn, cause)| Failure {
+                pnn,
+                opcode,
+                db: None,
+                cause,
+            })
             .collect();
         self.log_end(&failures);
         failures
@@ -237,18 +288,19 @@ impl Recovery {
     fn learn_flags(&mut self) {
         let maps: BTreeMap<Pnn, NodeMap> = self.batch.decode();
         for (pnn, map) in maps {
-            match map.nodes.iter().find(|node| node.pnn == pnn) {
-                Some(node) => {
-                    self.words.insert(pnn, node.flags);
-                }
-                None => {
-                    let problem = "it does not know itself".to_owned();
-                    self.batch.failures.push((pnn, ControlFailure::Unacceptable(problem)));
-                }
+            if let Some(node) = map.nodes.iter().find(|node| node.pnn == pnn) {
+                self.words.insert(pnn, node.flags);
+            } else {
+                let problem = "it does not know itself".to_owned();
+                self.batch
+                    .failures
+                    .push((pnn, ControlFailure::Unacceptable(problem)));
             }
         }
         let words = self.words.iter();
-        let active = words.filter(|(_, word)| !word.is_inactive()).map(|(pnn, _)| *pnn);
+        let active = words
+            .filter(|(_, word)| !word.is_inactive())
+            .map(|(pnn, _)| *pnn);
         self.shared.nodes = active.collect();
     }
 
@@ -274,7 +326,9 @@ impl Recovery {
                     let (id, known, kind) = (db.db_id, known.bits(), kind.bits());
                     let problem =
                         format!("Incompatible database flags for {id} ({known:#x} != {kind:#x})");
-                    self.batch.failures.push((pnn, ControlFailure::Unacceptable(problem)));
+                    self.batch
+                        .failures
+                        .push((pnn, ControlFailure::Unacceptable(problem)));
                 }
                 holders.insert(pnn);
             }
@@ -288,12 +342,19 @@ impl Recovery {
 
     fn finish_databases(&mut self) -> Vec<Failure> {
         let all = self.databases.len();
-        let recovered = self.databases.values().filter(|db| db.is_recovered()).count();
+        let recovered = self
+            .databases
+            .values()
+            .filter(|db| db.is_recovered())
+            .count();
         info!(target: LOG, "{recovered} of {all} databases recovered");
         if recovered == all {
             return Vec::new();
         }
-        self.databases.values_mut().flat_map(|db| std::mem::take(&mut db.failures)).collect()
+        self.databases
+            .values_mut()
+            .flat_map(|db| std::mem::take(&mut db.failures))
+            .collect()
     }
 
     fn log_end(&self, failures: &[Failure]) {
@@ -330,8 +391,16 @@ impl Recovery {
 
     /// When to look again although no reply came.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let databases = self.databases.values().filter_map(DbRecovery::poll_timeout).min();
-        if self.phase == Phase::Databases { databases } else { self.batch.poll_timeout() }
+        let databases = self
+            .databases
+            .values()
+            .filter_map(DbRecovery::poll_timeout)
+            .min();
+        if self.phase == Phase::Databases {
+            databases
+        } else {
+            self.batch.poll_timeout()
+        }
     }
 }
 

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use ctdb_conf::Tunable;
-use ctdb_proto::{Opcode, RecMode, ReqControl, VnnMap};
+use ctdb_proto::{Opcode, RecMode, Request, VnnMap};
 
-use crate::recoverd::outbox::{plain, with};
 use crate::recoverd::view::View;
 
 /// What a recovery is doing. All but `PushFlags` and `Databases` are one control to each node.
@@ -47,28 +46,25 @@ impl Phase {
         })
     }
 
-    /// The control that the phase consists of.
-    pub(crate) fn opcode(self) -> Opcode {
-        match self {
-            Self::ReadFlags => Opcode::GET_NODEMAP,
-            Self::PushFlags => Opcode::MODIFY_FLAGS,
-            Self::ReadCapabilities => Opcode::GET_CAPABILITIES,
-            Self::ReadDatabases | Self::Databases => Opcode::GET_DBMAP,
-            Self::EnterRecovery | Self::LeaveRecovery => Opcode::SET_RECMODE,
-            Self::StartRecovery => Opcode::START_RECOVERY,
-            Self::SetVnnMap => Opcode::SETVNNMAP,
-            Self::EndRecovery => Opcode::END_RECOVERY,
-        }
+    /// The control that the phase consists of; of `PushFlags` and `Databases`, none.
+    pub(crate) fn request(self, map: &VnnMap) -> Option<Request> {
+        Some(match self {
+            Self::ReadFlags => Request::GetNodeMap,
+            Self::ReadCapabilities => Request::GetCapabilities,
+            Self::ReadDatabases => Request::GetDbMap,
+            Self::EnterRecovery => Request::SetRecMode(RecMode::Active),
+            Self::StartRecovery => Request::StartRecovery,
+            Self::SetVnnMap => Request::SetVnnMap(map.clone()),
+            Self::LeaveRecovery => Request::SetRecMode(RecMode::Normal),
+            Self::EndRecovery => Request::EndRecovery,
+            Self::PushFlags | Self::Databases => return None,
+        })
     }
 
-    /// That control with its payload.
-    pub(crate) fn request(self, map: &VnnMap) -> ReqControl {
-        match self {
-            Self::EnterRecovery => with(self.opcode(), &RecMode::Active),
-            Self::LeaveRecovery => with(self.opcode(), &RecMode::Normal),
-            Self::SetVnnMap => with(self.opcode(), map),
-            _ => plain(self.opcode()),
-        }
+    /// The opcode of that control, for messages.
+    pub(crate) fn opcode(self, map: &VnnMap) -> Opcode {
+        self.request(map)
+            .map_or(Opcode::MODIFY_FLAGS, |request| request.opcode())
     }
 
     /// How long the nodes may take. With the defaults, the original allows an event script as long

@@ -36,7 +36,13 @@ mod tests {
     #[test]
     fn lmasters_stand_in_the_map_in_pnn_order() {
         let map = new_map(Generation(7), vec![pnn(3), pnn(0)], pnn(1));
-        assert_eq!(map, VnnMap { generation: Generation(7), map: vec![pnn(0), pnn(3)] });
+        assert_eq!(
+            map,
+            VnnMap {
+                generation: Generation(7),
+                map: vec![pnn(0), pnn(3)]
+            }
+        );
     }
 
     #[test]
