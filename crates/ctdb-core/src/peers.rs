@@ -1,0 +1,275 @@
+//! The links to the other nodes: which peers are connected, and when one is dead
+//! (wire.md 1.2, cluster.md 3).
+//!
+//! Between two nodes there are two connections, one made by each side; a node sends on the one
+//! it made. A peer counts as connected while both stand.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ctdb_conf::Tunable;
+use ctdb_proto::{Body, NodeFlags, Pnn, ReqId, ReqKeepalive, SambaVersion};
+use tracing::{error, info, warn};
+
+use crate::cluster::Cluster;
+use crate::effect::{Effect, PeerLoss};
+
+/// Keepalives with a wrong version in a row that are taken for a cluster of mixed versions. More
+/// than one, since a peer that has just learned the version of the cluster may have an old one
+/// under way.
+const MISMATCHES_TOLERATED: u32 = 3;
+
+/// Keepalive ticks for which a peer of unknown version is not told ours: a daemon of the original
+/// leaves when it hears another version from an older process, so it is heard first.
+const TICKS_TO_LISTEN: u32 = 2;
+
+/// Why a connection from a peer is closed again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    #[error("Refused connection from unknown node {0}")]
+    UnknownNode(IpAddr),
+    #[error("Incoming queue active, rejecting connection from {0}")]
+    AlreadyConnected(IpAddr),
+}
+
+/// What became of a peer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum PeerChange {
+    None,
+    Connected,
+    Disconnected,
+}
+
+/// A keepalive that this node must not live with: it is the younger one of two versions.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct MixedVersions;
+
+#[derive(Clone, Debug, Default)]
+struct Link {
+    outgoing: bool,
+    incoming: bool,
+    /// Packets since the last keepalive tick.
+    received: u32,
+    /// Ticks in a row without a packet.
+    silent: u32,
+    /// Ticks since the peer was connected.
+    ticks: u32,
+    version: Option<SambaVersion>,
+    mismatches: u32,
+}
+
+/// Which version of Samba this node presents.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Presented {
+    /// The operator said so.
+    Pinned(SambaVersion),
+    /// Our own, until a peer shows another one.
+    Default(SambaVersion),
+    /// That of the cluster we joined.
+    Learned(SambaVersion),
+}
+
+/// All links, by pnn.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    links: Vec<Link>,
+    presented: Presented,
+    started: Instant,
+    next_tick: Option<Instant>,
+}
+
+impl Peers {
+    pub(crate) fn new(count: usize, version: SambaVersion, pinned: bool, started: Instant) -> Self {
+        let presented = if pinned { Presented::Pinned(version) } else { Presented::Default(version) };
+        Self { links: vec![Link::default(); count], presented, started, next_tick: None }
+    }
+
+    /// Starts the keepalives; done once the `setup` event has run.
+    pub(crate) fn start_keepalives(&mut self, cluster: &Cluster, now: Instant) {
+        self.next_tick = Some(now + interval(cluster));
+    }
+
+    /// Version that the peer presented last.
+    pub(crate) fn version(&self, pnn: Pnn) -> Option<SambaVersion> {
+        self.links.get(pnn.index())?.version
+    }
+
+    pub(crate) fn outgoing_up(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
+        let Some(link) = self.links.get_mut(pnn.index()) else { return PeerChange::None };
+        link.outgoing = true;
+        self.connect_if_both_stand(pnn, cluster)
+    }
+
+    /// Decides about a connection from `from`, and takes it for the incoming link of that node.
+    pub(crate) fn accept(
+        &mut self,
+        from: IpAddr,
+        cluster: &mut Cluster,
+    ) -> Result<(Pnn, PeerChange), Refusal> {
+        let is_peer = |pnn: &Pnn| {
+            *pnn != cluster.me
+                && cluster.node(*pnn).is_some_and(|n| {
+                    n.addr.ip() == from && !n.flags.contains(NodeFlags::DELETED)
+                })
+        };
+        let pnn = cluster.pnns().find(is_peer).ok_or(Refusal::UnknownNode(from))?;
+        let link = self.links.get_mut(pnn.index()).ok_or(Refusal::UnknownNode(from))?;
+        if link.incoming {
+            return Err(Refusal::AlreadyConnected(from));
+        }
+        link.incoming = true;
+        Ok((pnn, self.connect_if_both_stand(pnn, cluster)))
+    }
+
+    fn connect_if_both_stand(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
+        let Some(link) = self.links.get_mut(pnn.index()) else { return PeerChange::None };
+        let Some(node) = cluster.nodes.get_mut(pnn.index()) else { return PeerChange::None };
+        if !(link.outgoing && link.incoming && node.flags.contains(NodeFlags::DISCONNECTED)) {
+            return PeerChange::None;
+        }
+        node.flags.remove(NodeFlags::DISCONNECTED);
+        *link = Link { outgoing: true, incoming: true, ..Link::default() };
+        let (peer, me) = (node.addr, cluster.node(cluster.me).map(|n| n.addr));
+        if let Some(me) = me {
+            error!("{me}: connected to {peer} - {} connected", cluster.connected_count());
+        }
+        PeerChange::Connected
+    }
+
+    /// Both links are gone: the shell has closed them, or is about to.
+    pub(crate) fn lost(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
+        let Some(link) = self.links.get_mut(pnn.index()) else { return PeerChange::None };
+        *link = Link::default();
+        let Some(node) = cluster.nodes.get_mut(pnn.index()) else { return PeerChange::None };
+        if node.flags.contains(NodeFlags::DISCONNECTED) {
+            return PeerChange::None;
+        }
+        node.flags |= NodeFlags::DISCONNECTED | NodeFlags::UNHEALTHY;
+        let (peer, me) = (node.addr, cluster.node(cluster.me).map(|n| n.addr));
+        if let Some(me) = me {
+            error!("{me}: node {peer} is dead: {} connected", cluster.connected_count());
+        }
+        PeerChange::Disconnected
+    }
+
+    /// A valid packet came from the peer: it lives.
+    pub(crate) fn heard(&mut self, pnn: Pnn) {
+        if let Some(link) = self.links.get_mut(pnn.index()) {
+            link.received = link.received.saturating_add(1);
+        }
+    }
+
+    /// Checks the version of a peer (wire.md 1.2). The younger of two daemons with different
+    /// versions must leave the cluster.
+    pub(crate) fn keepalive(
+        &mut self,
+        from: Pnn,
+        keepalive: ReqKeepalive,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) -> Result<(), MixedVersions> {
+        let statistics = &mut cluster.statistics;
+        statistics.keepalive_packets_recv = statistics.keepalive_packets_recv.wrapping_add(1);
+        let Some(link) = self.links.get_mut(from.index()) else { return Ok(()) };
+        link.version = keepalive.version;
+        if cluster.tunables.get(Tunable::AllowMixedVersions) == 1 {
+            return Ok(());
+        }
+        let mine = self.presented.version();
+        let Some(theirs) = keepalive.version else {
+            error!("Keepalive version missing from node {from}");
+            return Err(MixedVersions);
+        };
+        if theirs == mine {
+            link.mismatches = 0;
+            return Ok(());
+        }
+        if let Presented::Default(_) = self.presented {
+            info!(pnn = %from, version = %theirs, "presenting the version of the cluster");
+            self.presented = Presented::Learned(theirs);
+            return Ok(());
+        }
+        link.mismatches += 1;
+        let uptime = uptime(self.started, now);
+        let older = keepalive.uptime > uptime || (keepalive.uptime == uptime && theirs > mine);
+        if !older || link.mismatches < MISMATCHES_TOLERATED {
+            return Ok(());
+        }
+        error!(
+            "Keepalive version mismatch {:#010x} != {:#010x} from node {from}",
+            mine.0, theirs.0
+        );
+        Err(MixedVersions)
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.next_tick
+    }
+
+    /// Sends the keepalives that are due, and finds the peers that are silent for too long.
+    pub(crate) fn handle_timeout(&mut self, cluster: &mut Cluster, now: Instant) -> Vec<Pnn> {
+        let Some(due) = self.next_tick.filter(|due| *due <= now) else { return Vec::new() };
+        self.next_tick = Some(due.max(now - interval(cluster)) + interval(cluster));
+        let mut dead = Vec::new();
+        let me = cluster.me;
+        for pnn in cluster.pnns().filter(|pnn| *pnn != me) {
+            if self.tick_one(pnn, cluster, now) {
+                dead.push(pnn);
+            }
+        }
+        dead
+    }
+
+    /// One peer at a keepalive tick; true if it is dead (cluster.md 3.2).
+    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> bool {
+        let Some(link) = self.links.get_mut(pnn.index()) else { return false };
+        if !cluster.is_connected(pnn) {
+            return false;
+        }
+        link.silent = if link.received == 0 { link.silent + 1 } else { 0 };
+        link.received = 0;
+        link.ticks = link.ticks.saturating_add(1);
+        let is_dead = link.silent >= cluster.tunables.get(Tunable::KeepaliveLimit).max(1);
+        if is_dead {
+            warn!("dead count reached for node {pnn}");
+            let reason = PeerLoss::Silent { intervals: link.silent };
+            cluster.effect(Effect::DropPeer { pnn, reason });
+        } else if self.may_speak(pnn) {
+            self.send_keepalive(pnn, cluster, now);
+        }
+        is_dead
+    }
+
+    fn may_speak(&self, pnn: Pnn) -> bool {
+        let Some(link) = self.links.get(pnn.index()) else { return false };
+        !matches!(self.presented, Presented::Default(_))
+            || link.version.is_some()
+            || link.ticks > TICKS_TO_LISTEN
+    }
+
+    fn send_keepalive(&self, pnn: Pnn, cluster: &mut Cluster, now: Instant) {
+        let keepalive = ReqKeepalive {
+            version: Some(self.presented.version()),
+            uptime: uptime(self.started, now),
+        };
+        let statistics = &mut cluster.statistics;
+        statistics.keepalive_packets_sent = statistics.keepalive_packets_sent.wrapping_add(1);
+        cluster.send(pnn, ReqId(0), Body::ReqKeepalive(keepalive));
+    }
+}
+
+impl Presented {
+    const fn version(self) -> SambaVersion {
+        match self {
+            Self::Pinned(version) | Self::Default(version) | Self::Learned(version) => version,
+        }
+    }
+}
+
+fn interval(cluster: &Cluster) -> Duration {
+    Duration::from_secs(cluster.tunables.get(Tunable::KeepaliveInterval).max(1).into())
+}
+
+fn uptime(started: Instant, now: Instant) -> u32 {
+    u32::try_from(now.saturating_duration_since(started).as_secs()).unwrap_or(u32::MAX)
+}
