@@ -31,7 +31,7 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// What a node said about itself and the cluster. What it was not asked, or has not answered, is
 /// missing.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     pub nodes: Option<NodeMap>,
     pub rec_mode: Option<RecMode>,
     pub vnn_map: Option<VnnMap>,
@@ -39,7 +39,7 @@ pub struct Report {
 
 /// What the leader knows when it judges.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     pub view: &'a View<'a>,
     /// Of other nodes, as far as they answered in this round.
     pub reports: &'a BTreeMap<Pnn, Report>,
@@ -51,7 +51,7 @@ pub struct Facts<'a> {
 
 /// What the leader should do about it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What some node has to be told about another node's flags.
     pub pushes: Vec<NodeFlagChange>,
     /// Why a recovery is needed, and who is to blame for it, if anybody.
@@ -105,7 +105,7 @@ impl Facts<'_> {
 }
 
 /// Compares what the nodes said: the steps 13 to 24 of `cluster.md 5.4`, in their order.
-pub fn judge(facts: &Facts<'_>) -> Verdict {
+pub(crate) fn judge(facts: &Facts<'_>) -> Verdict {
     Verdict {
         pushes: pushes(facts),
         recover: recovery_mode(facts)

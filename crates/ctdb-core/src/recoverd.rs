@@ -7,14 +7,14 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | [`leader`](crate::leader) | what a `LEADER` message means, when a leader is silent for too long |
-//! | [`election`](crate::election) | who leads |
-//! | [`cluster_lock`](crate::cluster_lock) | whether this node holds the cluster lock |
-//! | [`cluster_check`](crate::cluster_check) | what the leader finds wrong with the cluster |
-//! | [`banning`](crate::banning) | who has to be excluded |
-//! | [`recovery`](crate::recovery) | the steps of one recovery |
-//! | [`takeover`](crate::takeover) | the steps of one takeover run |
-//! | [`explain`](crate::explain) | nothing: it remembers what was decided, and why |
+//! | `leader` | what a `LEADER` message means, when a leader is silent for too long |
+//! | `election` | who leads |
+//! | `cluster_lock` | whether this node holds the cluster lock |
+//! | `cluster_check` | what the leader finds wrong with the cluster |
+//! | `banning` | who has to be excluded |
+//! | `recovery` | the steps of one recovery |
+//! | `takeover` | the steps of one takeover run |
+//! | `explain` | nothing: it remembers what was decided, and why |
 //!
 //! Each call is one step on one consistent state: the input is taken in, then every part looks
 //! once at what time it is. Nothing waits inside of a call.
@@ -215,7 +215,7 @@ impl Recoverd {
                 self.on_message(srvid, from, data, view, now);
             }
             RecoverdInput::ClusterLock { attempt, event } => {
-                let outcome = self.lock.on_event(attempt, event, &mut self.out, view, now);
+                let outcome = self.lock.on_event(attempt, event);
                 let (election, mut ctx) = self.election(view, now);
                 election.on_lock(outcome, &mut ctx);
             }

@@ -8,6 +8,7 @@ use ctdb_proto::{Capabilities, Generation, NodeFlags, Pnn, RecMode, RunState, So
 
 use crate::recoverd::view::{NodeView, View};
 
+mod chaos;
 mod fake;
 mod stories;
 mod world;

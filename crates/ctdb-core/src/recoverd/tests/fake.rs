@@ -220,7 +220,7 @@ impl FakeDaemon {
                 self.dbs.values_mut().for_each(|db| db.frozen = true);
             }
             Request::EndRecovery => node.run_state = node.run_state.max(RunState::Running),
-            Request::StartRecovery | Request::IpReallocated | Request::RecdReclockLatency(_) => {}
+            Request::StartRecovery | Request::IpReallocated => {}
             other => panic!("a control that no recovery daemon sends: {other:?}"),
         }
         Some(Reply::DONE)

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use ctdb_conf::Tunable;
-use ctdb_proto::{Capabilities, DbFlags, Generation, NodeFlags, Opcode, RecMode};
+use ctdb_proto::{
+    Capabilities, DbFlags, Dest, DisableMessage, Generation, Message, NodeFlags, Opcode, Pnn,
+    RecMode, SrvidMessage,
+};
 
 use super::pnn;
-use super::world::World;
+use super::world::{TOOL, World};
 use crate::explain::{CreditReason, RecoveryReason, What, Why};
 
 const S: Duration = Duration::from_secs(1);
@@ -398,4 +401,129 @@ fn a_persistent_database_survives_as_its_newest_copy() {
                 .all(|(header, _)| header.dmaster() == Some(pnn(1)))
         );
     }
+}
+
+#[test]
+fn a_takeover_run_is_answered_by_the_leader_alone() {
+    let mut world = healthy_world(false);
+    let request = SrvidMessage {
+        pnn: Some(pnn(1)),
+        srvid: TOOL,
+    };
+    world.tool_sends(1, Dest::Connected, &Message::TakeoverRun(request));
+    world.run_until(S * 2, "an answer", |w| !w.answers.is_empty());
+    world.run_for(S * 5);
+    assert_eq!(world.answers, [(pnn(0), 0)]);
+}
+
+#[test]
+fn a_failed_takeover_run_is_answered_and_repeated_and_its_culprit_banned() {
+    let mut world = healthy_world(false);
+    world.daemon(2).refuses.insert(Opcode::IPREALLOCATED);
+    let request = SrvidMessage {
+        pnn: Some(pnn(1)),
+        srvid: TOOL,
+    };
+    world.tool_sends(1, Dest::Connected, &Message::TakeoverRun(request));
+    world.run_until(S * 20, "it is banned", |w| {
+        w.daemon(2)
+            .node
+            .view()
+            .my_flags()
+            .contains(NodeFlags::BANNED)
+    });
+    assert_eq!(world.answers, [(pnn(0), -1)]);
+    let takeover_run = Why::Credit(CreditReason::TakeoverRun);
+    let credits = world
+        .recoverd(0)
+        .history()
+        .decisions()
+        .filter(|d| d.why == takeover_run);
+    assert_eq!(credits.count(), 3, "two runs, and the ban that they led to");
+}
+
+#[test]
+fn while_recoveries_are_disabled_there_is_none() {
+    let mut world = healthy_world(false);
+    let disable = |seconds: u64| {
+        let timeout = Duration::from_secs(seconds);
+        Message::DisableRecoveries(DisableMessage {
+            pnn: Some(pnn(1)),
+            srvid: TOOL,
+            timeout,
+        })
+    };
+    world.tool_sends(1, Dest::Node(pnn(0)), &disable(20));
+    world.run_until(S, "an answer", |w| !w.answers.is_empty());
+    world.kill(2);
+    world.run_for(S * 10);
+    assert_eq!(world.recoveries(), 1);
+    world.tool_sends(1, Dest::Node(pnn(0)), &disable(0));
+    world.run_until(S * 2, "healthy", |w| w.is_healthy(&[0, 1]));
+    assert_eq!(world.answers, [(pnn(0), 0), (pnn(0), 0)]);
+}
+
+#[test]
+fn a_recovery_in_progress_cannot_be_disabled() {
+    let mut world = healthy_world(false);
+    world.daemon(2).ignores.insert(Opcode::START_RECOVERY);
+    world.daemon(1).node.rec_mode = RecMode::Active;
+    world.run_until(S * 2, "a recovery", |w| w.recoverd(0).recovery().is_some());
+    let timeout = Duration::from_secs(20);
+    let disable = DisableMessage {
+        pnn: Some(pnn(1)),
+        srvid: TOOL,
+        timeout,
+    };
+    world.tool_sends(1, Dest::Node(pnn(0)), &Message::DisableRecoveries(disable));
+    world.run_until(S, "an answer", |w| !w.answers.is_empty());
+    assert_eq!(world.answers, [(pnn(0), -11)]);
+}
+
+#[test]
+fn the_health_of_a_node_is_pushed_without_waiting_for_a_round() {
+    let mut world = healthy_world(false);
+    world.daemon(2).node.set_flags(pnn(2), NodeFlags::UNHEALTHY);
+    let change = ctdb_proto::NodeFlagChange {
+        pnn: pnn(2),
+        new_flags: NodeFlags::UNHEALTHY,
+        old_flags: NodeFlags::empty(),
+    };
+    world.tool_sends(2, Dest::Node(pnn(2)), &Message::PushNodeFlags(change));
+    let took = world.run_until(S, "all know", |w| {
+        (0..2).all(|raw| w.daemon(raw).node.view().flags(pnn(2)) == NodeFlags::UNHEALTHY)
+    });
+    assert!(took < ms(10), "{took:?}");
+}
+
+#[test]
+fn other_nodes_cannot_speak_for_a_leader_or_a_candidate() {
+    let mut world = healthy_world(false);
+    world.tool_sends(2, Dest::Connected, &Message::Leader(Some(pnn(1))));
+    world.run_for(ms(5));
+    let leaders: Vec<Option<Pnn>> = (0..3).map(|raw| world.recoverd(raw).leader()).collect();
+    assert_eq!(leaders, [Some(pnn(0)); 3]);
+    let forged = ctdb_proto::ElectionMessage {
+        num_connected: 3,
+        priority_time: ctdb_proto::TimeVal::ZERO,
+        pnn: pnn(1),
+        node_flags: NodeFlags::empty(),
+    };
+    world.tool_sends(2, Dest::All, &Message::Election(forged));
+    world.run_for(S * 5);
+    assert_eq!(world.recoverd(2).leader(), Some(pnn(0)));
+    assert_eq!(world.recoveries(), 1);
+}
+
+#[test]
+fn a_hung_member_is_not_left_out_while_it_is_connected() {
+    let mut world = healthy_world(false);
+    let everything = Opcode::served().iter().map(|(opcode, _)| *opcode);
+    world.daemon(2).ignores.extend(everything);
+    world.daemon(1).node.rec_mode = RecMode::Active;
+    world.run_for(S * 25);
+    // Its clients may still use records that it is dmaster of.
+    assert_eq!(world.daemon(0).node.vnn_map.map.len(), 3);
+    world.kill(2);
+    world.run_until(S, "the others recover", |w| w.is_healthy(&[0, 1]));
 }

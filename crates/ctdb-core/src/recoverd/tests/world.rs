@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ctdb_proto::{Dest, Generation, NodeFlags, Pnn, RecMode, ReqControl, RunState, Srvid, VnnMap};
+use ctdb_proto::{
+    Dest, Generation, Message, NodeFlags, Pnn, RecMode, ReqControl, RunState, Srvid, VnnMap, Wire,
+};
 
 use super::fake::FakeDaemon;
 use super::{FakeNode, epoch, pnn};
@@ -17,6 +19,8 @@ use crate::recoverd::{
 const DELAY: Duration = Duration::from_millis(1);
 /// How long the lock helper takes.
 const LOCK_TIME: Duration = Duration::from_millis(5);
+/// Where a tool wants its answers.
+pub(super) const TOOL: Srvid = Srvid(Srvid::RANGE_TOOL.get() | 1);
 /// More steps than this without time passing: a timer that is never satisfied.
 const MAX_STEPS_AT_ONCE: u32 = 10_000;
 
@@ -56,6 +60,8 @@ pub(super) struct World {
     sequence: u64,
     lock_file: bool,
     pub(super) lock_holder: Option<(Pnn, LockAttempt)>,
+    /// What came for the tool, at [`TOOL`].
+    pub(super) answers: Vec<(Pnn, i32)>,
     steps_now: u32,
 }
 
@@ -70,6 +76,7 @@ impl World {
             sequence: 0,
             lock_file,
             lock_holder: None,
+            answers: Vec::new(),
             steps_now: 0,
         };
         for raw in 0..count {
@@ -418,7 +425,11 @@ impl World {
             return;
         }
         for to in targets {
-            let data = data.clone();
+            let mut data = data.clone();
+            if srvid == TOOL {
+                self.answers.push((from, i32::decode(&mut data).unwrap()));
+                continue;
+            }
             let event = if srvid.is_recovery() {
                 Event::Records { srvid, data }
             } else {
@@ -430,6 +441,12 @@ impl World {
             };
             self.send(from, to, event);
         }
+    }
+
+    /// A tool on node `raw` sends a message to a node.
+    pub(super) fn tool_sends(&mut self, raw: u32, to: Dest, message: &Message) {
+        let message = message.encode();
+        self.message(pnn(raw), to, message.srvid, &message.data);
     }
 
     fn take_lock(&mut self, node: Pnn, attempt: LockAttempt) {
