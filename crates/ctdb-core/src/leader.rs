@@ -42,6 +42,8 @@ pub(crate) enum Heard {
     Rival(Pnn),
     /// That node accepts that we win this election. Only our own kind says so.
     Conceded(Pnn),
+    /// That node misses its leader, and we hold the cluster lock: it should hear us at once.
+    Missed(Pnn),
     /// Of no meaning, for this reason.
     Ignored(&'static str),
 }
@@ -83,12 +85,11 @@ pub(crate) fn judge(standing: &Standing, from: Option<Pnn>, said: Option<Pnn>) -
 }
 
 fn judge_no_leader(standing: &Standing, from: Option<Pnn>) -> Heard {
-    if from == Some(standing.me) {
-        Heard::Ignored("our own")
-    } else if standing.lock_held {
-        Heard::Ignored("we hold the cluster lock")
-    } else {
-        Heard::NoLeader
+    match from {
+        Some(from) if from == standing.me => Heard::Ignored("our own"),
+        Some(from) if standing.lock_held => Heard::Missed(from),
+        None if standing.lock_held => Heard::Ignored("we hold the cluster lock"),
+        _ => Heard::NoLeader,
     }
 }
 
@@ -287,10 +288,7 @@ mod tests {
             ignored(hear(holding(Some(ME)), 2, Some(2))),
             "the lock decides"
         );
-        assert!(
-            ignored(hear(holding(Some(ME)), 2, None)),
-            "the lock decides"
-        );
+        assert_eq!(hear(holding(Some(ME)), 2, None), Heard::Missed(pnn(2)));
     }
 
     #[test]

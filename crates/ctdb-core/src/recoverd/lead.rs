@@ -371,6 +371,11 @@ impl Recoverd {
             },
             why,
         );
+        if self.retry_recovery_at.is_some() {
+            // The next try does without the node.
+            self.retry_recovery_at = Some(now + SHORTEST_RETRY);
+            self.check.look_again_at(now + SHORTEST_RETRY);
+        }
         let request = Request::SetBanState(BanState { pnn, time });
         self.out.order(pnn, &request, view.recover_timeout());
         self.check.hurry(now);

@@ -258,9 +258,13 @@ impl Recovery {
     /// Takes in what the phase has brought, and names what went wrong.
     fn finish_phase(&mut self, view: &View<'_>) -> Vec<Failure> {
         match self.phase {
-            Phase::ReadFlags => self.learn_flags(),
+            Phase::ReadFlags => {
+                // A node that takes no part need not answer.
+                self.batch.failures.retain(|(pnn, _)| view.is_active(*pnn));
+                self.learn_flags();
+            }
             Phase::PushFlags => {
-                // A node that takes no part may refuse.
+                // And it may refuse.
                 let nodes = &self.shared.nodes;
                 self.batch.failures.retain(|(pnn, _)| nodes.contains(pnn));
             }

@@ -257,3 +257,19 @@ fn of_several_databases_the_worst_counts() {
     let failures = [failure(1, 7), failure(1, 7), failure(1, 8), failure(2, 8)];
     assert_eq!(blamed(&failures), [(pnn(1), 2), (pnn(2), 1)].into());
 }
+
+#[test]
+fn a_node_that_takes_no_part_need_not_answer() {
+    let mut bench = Bench::start();
+    bench.node.set_flags(pnn(1), NodeFlags::BANNED);
+    for (token, to, request) in bench.asked() {
+        let reply = answer(&bench.node, to, &request);
+        let result = if to == pnn(1) {
+            Err(ControlFailure::Timeout)
+        } else {
+            Ok(reply)
+        };
+        bench.reply(token, result);
+    }
+    assert_eq!(bench.recovery.phase(), Phase::PushFlags);
+}
