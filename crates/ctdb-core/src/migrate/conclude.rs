@@ -277,7 +277,9 @@ impl Migrator {
         let mut records = RecBuffer::builder(db);
         records.push_record(ReqId(0), key, &super::readonly::revoked_copy(header), data);
         let data = records.finish().to_bytes();
-        let mut revoke = Revoke { waiting: vec![work], ..Revoke::default() };
+        self.serial += 1;
+        let number = self.serial;
+        let mut revoke = Revoke { number, waiting: vec![work], ..Revoke::default() };
         for pnn in holders {
             let control = request(Opcode::UPDATE_RECORD, data.clone());
             let ticket = cluster.ticket();
@@ -285,7 +287,7 @@ impl Migrator {
             match cluster.ask(Asker::Records(ticket), pnn, control, limit, now) {
                 Ok(()) => {
                     revoke.unanswered += 1;
-                    self.controls.insert(ticket, Asked::Revoke { db, key: kept(key) });
+                    self.controls.insert(ticket, Asked::Revoke { db, key: kept(key), number });
                 }
                 Err(_) => revoke.failed = true,
             }
@@ -298,10 +300,12 @@ impl Migrator {
         &mut self,
         db: DbId,
         key: &Bytes,
+        number: u64,
         ok: bool,
         cluster: &mut Cluster,
     ) {
-        if let Some(revoke) = self.state(db).readonly.revoke_mut(key) {
+        let revoke = self.state(db).readonly.revoke_mut(key);
+        if let Some(revoke) = revoke.filter(|revoke| revoke.number == number) {
             revoke.unanswered = revoke.unanswered.saturating_sub(1);
             revoke.failed |= !ok;
             self.finish_revoke_if_answered(db, key, cluster);
@@ -311,7 +315,7 @@ impl Migrator {
     fn finish_revoke_if_answered(&mut self, db: DbId, key: &Bytes, cluster: &mut Cluster) {
         let Some(revoke) = self.state(db).readonly.revoke_mut(key) else { return };
         if revoke.unanswered == 0 {
-            let work = Work::FinishRevoke { all: !revoke.failed };
+            let work = Work::FinishRevoke { number: revoke.number, all: !revoke.failed };
             self.submit(db, key.clone(), work, cluster);
         }
     }
@@ -360,7 +364,11 @@ impl Migrator {
             Work::ReadOnlyCopy { header, reply } => {
                 self.complete(header.reqid, Outcome::Reply(reply), cluster, now);
             }
-            Work::FinishRevoke { .. } => self.revoke_over(db, key, false, cluster, now),
+            Work::FinishRevoke { number, .. } => {
+                if self.state(db).readonly.revoking(key) == Some(number) {
+                    self.revoke_over(db, key, false, cluster, now);
+                }
+            }
             Work::Update { batch, .. } => self.updated(batch, false, cluster),
             Work::Vacuum(work) => {
                 let outcome = crate::vacuum::VacuumOutcome::Skip;

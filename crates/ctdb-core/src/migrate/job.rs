@@ -8,6 +8,7 @@ use ctdb_proto::{
     ReqCall, ReqDmaster, ReqId,
 };
 
+use crate::input::Record;
 use crate::vacuum::{VacuumOutcome, VacuumWork};
 
 /// One look at one record under the lock of its hash chain.
@@ -77,9 +78,9 @@ pub(crate) enum Work {
     /// A read-only copy comes to this node (4.3).
     ReadOnlyCopy { header: Header, reply: ReplyCall },
     /// All read-only copies were taken back, or some could not be (4.4 step 3).
-    FinishRevoke { all: bool },
+    FinishRevoke { number: u64, all: bool },
     /// UPDATE_RECORD of a volatile database: another node takes its read-only copy back (7.3).
-    Update { batch: u64, record: crate::input::Record },
+    Update { batch: u64, generation: Generation, record: Record },
     /// Part of vacuuming (8).
     Vacuum(VacuumWork),
 }
@@ -93,10 +94,18 @@ impl Work {
             | Self::ReqDmaster { header, .. }
             | Self::ReplyDmaster { header, .. }
             | Self::ReadOnlyCopy { header, .. } => Some(header.generation),
-            Self::ClientCall(_)
-            | Self::FinishRevoke { .. }
-            | Self::Update { .. }
-            | Self::Vacuum(_) => None,
+            Self::Update { generation, .. } => Some(*generation),
+            Self::ClientCall(_) | Self::FinishRevoke { .. } | Self::Vacuum(_) => None,
+        }
+    }
+}
+
+impl Work {
+    /// What is left to do when a recovery came in between.
+    pub(super) fn outdated(self) -> Then {
+        match self {
+            Self::Update { batch, .. } => Then::Updated { batch, ok: false },
+            _ => Then::Drop,
         }
     }
 }

@@ -96,7 +96,7 @@ pub(crate) struct DbState {
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// UPDATE_RECORD to a node that has a read-only copy.
-    Revoke { db: DbId, key: Bytes },
+    Revoke { db: DbId, key: Bytes, number: u64 },
     /// VACUUM_FETCH or TRY_DELETE_RECORDS of a run.
     Vacuum { run: u64, to: Pnn },
 }
@@ -229,7 +229,7 @@ impl Migrator {
         }
         if work.generation().is_some_and(|generation| generation != database.generation) {
             debug!("Discarding previous generation lockwait packet");
-            return view.leave(Then::Drop);
+            return view.leave(work.outdated());
         }
         match work {
             Work::ClientCall(call) => call::client_call(view, call, record, clients),
@@ -241,8 +241,8 @@ impl Migrator {
             Work::ReadOnlyCopy { header, reply } => {
                 readonly::store_copy(view, header, reply, record)
             }
-            Work::FinishRevoke { all } => readonly::finish(view, all, record),
-            Work::Update { batch, record: new } => update::decide(view, batch, new, record),
+            Work::FinishRevoke { number, all } => readonly::finish(view, number, all, record),
+            Work::Update { batch, record: new, .. } => update::decide(view, batch, new, record),
             Work::Vacuum(work) if !self.vacuum.is_current(work) => view.leave(Then::Drop),
             Work::Vacuum(work) => crate::vacuum::decide(view, work, record),
         }
@@ -281,9 +281,11 @@ impl Migrator {
         if count > 0 {
             info!("Resent calls for database={name}, generation={generation}, count={count}");
         }
-        for job in std::mem::take(&mut self.state(db).held) {
-            if job.work.generation().is_none_or(|g| g == generation) {
-                self.submit(job.db, job.key, job.work, cluster);
+        for RecordJob { db, key, work } in std::mem::take(&mut self.state(db).held) {
+            if work.generation().is_none_or(|of_packet| of_packet == generation) {
+                self.submit(db, key, work, cluster);
+            } else if let Then::Updated { batch, ok } = work.outdated() {
+                self.updated(batch, ok, cluster);
             }
         }
     }
@@ -349,9 +351,9 @@ impl Migrator {
         now: Instant,
     ) {
         match self.controls.remove(&ticket) {
-            Some(Asked::Revoke { db, key }) => {
+            Some(Asked::Revoke { db, key, number }) => {
                 let ok = reply.is_some_and(|reply| reply.status == 0);
-                self.revoke_answered(db, &key, ok, cluster);
+                self.revoke_answered(db, &key, number, ok, cluster);
             }
             Some(Asked::Vacuum { run, to }) => self.vacuum_answered(run, to, reply, now),
             None => debug!(?ticket, "nobody waits for this answer"),

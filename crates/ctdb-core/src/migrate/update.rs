@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ctdb_proto::{Body, RecBuffer, RecordHeader, ReplyControl};
+use ctdb_proto::{Body, Generation, RecBuffer, RecordHeader, ReplyControl};
 
 use super::Migrator;
 use super::job::{Then, Verdict, Work};
@@ -31,8 +31,12 @@ struct Batch {
     ok: bool,
 }
 
-/// Looks at one record of the control.
+/// Looks at one record of the control. What this node owns is nobody else's to change.
 pub(super) fn decide(view: View<'_>, batch: u64, new: Record, old: Option<Record>) -> Verdict {
+    let mine = old.as_ref().is_some_and(|old| old.header.dmaster == view.me().get());
+    if mine {
+        return view.leave(Then::Updated { batch, ok: true });
+    }
     match merge_update(old.as_ref(), &new, true) {
         Ok(Some(merged)) => {
             let mut draft = view.arrived(merged.header, merged.data);
@@ -50,9 +54,13 @@ pub(super) fn decide(view: View<'_>, batch: u64, new: Record, old: Option<Record
 impl Migrator {
     /// UPDATE_RECORD for a volatile database that is healthy and not in recovery. Answered with 0,
     /// or 1 if a record here is newer.
+    ///
+    /// `generation` is that of the packet. The original does not look at it, and so lets a revoke
+    /// from before a recovery overwrite a record that has begun a new life since.
     pub(crate) fn update_records(
         &mut self,
         caller: Caller,
+        generation: Generation,
         records: &RecBuffer,
         cluster: &mut Cluster,
     ) {
@@ -73,7 +81,7 @@ impl Migrator {
         }
         self.updates.batches.insert(number, batch);
         for (key, record) in jobs {
-            self.submit(db, key, Work::Update { batch: number, record }, cluster);
+            self.submit(db, key, Work::Update { batch: number, generation, record }, cluster);
         }
     }
 

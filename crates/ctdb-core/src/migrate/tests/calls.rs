@@ -632,5 +632,5 @@ fn vacuuming_never_waits_for_a_lock_of_others() {
     assert!(VacuumWork::Delete { run, queued }.waits());
     let job = |work| crate::migrate::RecordJob { db: DB, key: Bytes::new(), work };
     assert!(!job(Work::Vacuum(VacuumWork::Fetch { run })).waits());
-    assert!(job(Work::FinishRevoke { all: true }).waits());
+    assert!(job(Work::FinishRevoke { number: 1, all: true }).waits());
 }

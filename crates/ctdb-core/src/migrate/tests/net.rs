@@ -144,7 +144,8 @@ impl Net {
                     client: ClientId::NONE,
                     wants_reply: true,
                 };
-                serve(&mut node.migrator, caller, &control, cluster, now);
+                let generation = header.generation;
+                serve(&mut node.migrator, caller, generation, &control, cluster, now);
             }
             Body::ReplyControl(reply) => match cluster.answered(header.reqid) {
                 Some(Asker::Records(ticket)) => {
@@ -211,7 +212,7 @@ impl Net {
     }
 
     /// What a recovery does to a frozen database: the newest copies that have data go everywhere,
-    /// with `leader` as dmaster (6.6).
+    /// with `leader` as dmaster (6.6, cluster.md 6).
     pub(super) fn recover(&mut self, leader: u32, generation: Generation) {
         let mut newest: BTreeMap<Bytes, Record> = BTreeMap::new();
         for (key, record) in self.nodes.iter().flat_map(|node| &node.records) {
@@ -227,7 +228,8 @@ impl Net {
             node.migrator.database_wiped(DB);
             for (key, record) in newest.iter().filter(|(_, r)| !r.data.is_empty()) {
                 let RecordHeader { rsn, flags, .. } = record.header;
-                let pushed = RecordHeader::new(rsn, pnn(leader), flags - RecordFlags::RO_FLAGS);
+                let flags = flags - RecordFlags::RO_FLAGS | RecordFlags::MIGRATED_WITH_DATA;
+                let pushed = RecordHeader::new(rsn, pnn(leader), flags);
                 let lmaster = cluster.vnn_map.lmaster(key).unwrap();
                 let stored = server_store(me, lmaster, pushed, &record.data);
                 let record = Record { header: stored.header, data: record.data.clone() };
@@ -250,13 +252,16 @@ impl Net {
 fn serve(
     migrator: &mut crate::migrate::Migrator,
     caller: Caller,
+    generation: Generation,
     control: &ReqControl,
     cluster: &mut crate::cluster::Cluster,
     now: Instant,
 ) {
     let records = RecBuffer::decode(&mut control.data.clone()).unwrap();
     match control.opcode {
-        Opcode::UPDATE_RECORD => migrator.update_records(caller, &records, cluster),
+        Opcode::UPDATE_RECORD => {
+            migrator.update_records(caller, generation, &records, cluster);
+        }
         Opcode::TRY_DELETE_RECORDS => migrator.try_delete_records(caller, &records, cluster, now),
         Opcode::VACUUM_FETCH => {
             let status = migrator.vacuum_fetch(&records, cluster, now);

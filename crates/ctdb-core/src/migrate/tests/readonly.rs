@@ -169,7 +169,7 @@ fn a_revoke_without_any_copy_is_over_at_once() {
     node.put(&key, header(21, 0, DELEGATED), b"data");
     let said = node.client_says(7, 3, call(&key, CallId::NULL));
     assert_eq!(said, ["client 7 REPLY_CALL 0  #3"]);
-    assert_eq!(node.record(&key), "24@0 0 data");
+    assert_eq!(node.record(&key), "24@0 10000 data");
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn a_revoke_that_nobody_remembers_starts_over() {
     node.put(&key, header(21, 0, flags), b"data");
     let said = node.client_says(7, 3, call(&key, CallId::NULL));
     assert_eq!(said, ["client 7 REPLY_CALL 0  #3"]);
-    assert_eq!(node.record(&key), "24@0 0 data");
+    assert_eq!(node.record(&key), "24@0 10000 data");
 }
 
 #[test]
