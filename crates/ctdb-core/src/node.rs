@@ -19,7 +19,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{
-    Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, RunState, Srvid, VnnMap,
+    Capabilities, ClientId, DbId, Generation, NodeFlags, Packet, Pnn, RecMode, RunState, Srvid, VnnMap,
 };
 
 use crate::clients::Clients;
@@ -37,7 +37,7 @@ use crate::serve::attach::DeferredAttach;
 use crate::traverse::Traverses;
 use crate::waiting::Waiting;
 
-pub use lifecycle::Times;
+pub(crate) use lifecycle::Times;
 
 /// One node of the cluster. See the module's documentation.
 pub struct Node {
@@ -48,11 +48,15 @@ pub struct Node {
     pub(crate) migrator: Migrator,
     /// Runs from the end of the `setup` event on.
     pub(crate) recoverd: Option<Recoverd>,
+    /// When it wants to look again.
+    pub(crate) recoverd_wake: Option<Instant>,
     /// Addresses of record batches that a running recovery listens to.
     pub(crate) recovery_streams: BTreeSet<Srvid>,
     pub(crate) freezes: Freezes,
     pub(crate) traverses: Traverses,
     pub(crate) monitor: Monitor,
+    /// Databases whose attach is under way, with the packets that wait for it.
+    pub(crate) attaching: HashMap<DbId, Vec<Packet>>,
     pub(crate) deferred_attaches: Vec<DeferredAttach>,
     /// Who waits for what the shell is doing.
     pub(crate) waiting: HashMap<Ticket, Waiting>,
@@ -99,10 +103,12 @@ impl Node {
             clients: Clients::default(),
             migrator: Migrator::new(),
             recoverd: None,
+            recoverd_wake: None,
             recovery_streams: BTreeSet::new(),
             freezes: Freezes::default(),
             traverses: Traverses::default(),
             monitor: Monitor::default(),
+            attaching: HashMap::new(),
             deferred_attaches: Vec::new(),
             waiting: HashMap::new(),
             times: Times::new(config.started, now),
@@ -131,7 +137,9 @@ impl Node {
             Input::ClientGone(client) => self.client_gone(client, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
-            Input::ClusterLock(event) => self.cluster_lock(event, now),
+            Input::ClusterLock { attempt, event, took } => {
+                self.cluster_lock(attempt, event, took, now);
+            }
             Input::ClusterLockTested { ticket, outcome } => {
                 self.cluster_lock_tested(ticket, outcome, now);
             }

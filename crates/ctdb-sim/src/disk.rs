@@ -106,8 +106,14 @@ impl Disk {
         };
         match op {
             DbOp::Pull { batch_limit } => db.pull(id, batch_limit),
+            DbOp::ListEmpty { dmaster } => db.list(id, |r| {
+                r.header.dmaster == dmaster.get() && r.data.is_empty()
+            }),
             DbOp::Traverse { only_dmaster, with_empty } => {
-                db.traverse(id, only_dmaster, with_empty)
+                db.list(id, |r| {
+                    only_dmaster.is_none_or(|pnn| r.header.dmaster == pnn.get())
+                        && (with_empty || !r.data.is_empty())
+                })
             }
             other => vec![db.simple(me, other)],
         }
@@ -176,9 +182,11 @@ impl Database {
     fn update(&mut self, records: Bytes) -> Result<(), DbFailure> {
         let mut after = self.records.clone();
         for (key, record) in records_of(records)? {
-            let merged = merge_update(after.get(&key), &record)
+            let merged = merge_update(after.get(&key), &record, false)
                 .map_err(|refused| DbFailure(refused.to_string()))?;
-            after.insert(key, merged);
+            if let Some(merged) = merged {
+                after.insert(key, merged);
+            }
         }
         self.records = after;
         Ok(())
@@ -210,12 +218,10 @@ impl Database {
         answers
     }
 
-    fn traverse(&mut self, id: DbId, only: Option<Pnn>, with_empty: bool) -> Answers {
+    fn list(&self, id: DbId, wanted: impl Fn(&Record) -> bool) -> Answers {
         let mut buffer = RecBuffer::builder(id);
         for (key, record) in &self.records {
-            let wanted = only.is_none_or(|pnn| record.header.dmaster == pnn.get())
-                && (with_empty || !record.data.is_empty());
-            if wanted {
+            if wanted(record) {
                 buffer.push_record(ReqId(0), key, &record.header, &record.data);
             }
         }

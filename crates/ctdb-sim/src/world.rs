@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use ctdb_conf::Tunables;
 use ctdb_core::{
-    ClusterLockEvent, ConfiguredNode, DbOp, Effect, EventOutcome, Input, LockTest, Node,
-    NodeConfig, RecordJob, Ticket,
+    ClusterLockEvent, ConfiguredNode, DbOp, Effect, EventOutcome, Input, LockAttempt, LockTest,
+    Node, NodeConfig, RecordJob, Ticket,
 };
 use ctdb_proto::{
     Capabilities, ClientId, DbId, NodeFlags, Packet, Pnn, RunState, SambaVersion,
@@ -400,8 +400,8 @@ impl World {
                 let outcome = EventOutcome::Ok;
                 self.plan_input(pnn, WORK, Input::EventDone { ticket, outcome });
             }
-            Effect::TakeClusterLock => self.take_lock(pnn),
-            Effect::ReleaseClusterLock => {
+            Effect::TakeClusterLock(attempt) => self.take_lock(pnn, attempt),
+            Effect::ReleaseClusterLock(_) => {
                 if self.lock_holder == Some(pnn) {
                     self.lock_holder = None;
                 }
@@ -471,15 +471,16 @@ impl World {
         }
     }
 
-    fn take_lock(&mut self, pnn: Pnn) {
+    fn take_lock(&mut self, pnn: Pnn, attempt: LockAttempt) {
         let event = match self.lock_holder {
             Some(holder) if holder != pnn => ClusterLockEvent::Contention,
             _ => {
                 self.lock_holder = Some(pnn);
-                ClusterLockEvent::Taken { seconds: 0.001 }
+                ClusterLockEvent::Taken
             }
         };
-        self.plan_input(pnn, WORK, Input::ClusterLock(event));
+        let took = WORK;
+        self.plan_input(pnn, WORK, Input::ClusterLock { attempt, event, took });
     }
 }
 

@@ -47,7 +47,7 @@ use ctdb_proto::{
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::Cluster;
-use crate::database::{Database, Freeze};
+use crate::database::Freeze;
 use crate::effect::{Effect, Ticket};
 use crate::input::Record;
 use crate::vacuum::{Queues, Vacuum};

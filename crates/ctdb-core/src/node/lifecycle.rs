@@ -25,7 +25,7 @@ const STARTUP_RETRY: Duration = Duration::from_secs(5);
 
 /// When things happened, as UPTIME reports it.
 #[derive(Debug)]
-pub struct Times {
+pub(crate) struct Times {
     started: Duration,
     started_at: Instant,
     pub(crate) recovery_started: Duration,

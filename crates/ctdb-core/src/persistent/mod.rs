@@ -10,7 +10,7 @@ mod update;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{
-    ClientId, ControlFlags, DbId, NodeFlags, Opcode, Pnn, RecMode, ReplyControl, ReqControl, Srvid,
+    ClientId, ControlFlags, DbId, NodeFlags, Opcode, Pnn, RecBuffer, RecMode, ReplyControl, ReqControl, Srvid,
 };
 
 pub use update::{UpdateRefused, merge_update};
@@ -146,17 +146,27 @@ impl Node {
     }
 
     /// UPDATE_RECORD: this node's share of a commit, or of a revoke.
-    pub(crate) fn update(&mut self, caller: Caller, db: DbId, records: bytes::Bytes, now: Instant) {
-        let unhealthy = self.cluster.databases.get(&db).is_none_or(|d| d.health.is_some());
-        if self.is_in_recovery() || unhealthy {
+    pub(crate) fn update(
+        &mut self,
+        caller: Caller,
+        records: &RecBuffer,
+        bytes: bytes::Bytes,
+        now: Instant,
+    ) {
+        let db = records.db_id();
+        let healthy = self.cluster.databases.get(&db).filter(|d| d.health.is_none());
+        let Some(database) = healthy.filter(|_| !self.is_in_recovery()) else {
             return self.answer_status(caller, -1);
+        };
+        if database.is_volatile() {
+            return self.migrator.update_records(caller, records, &mut self.cluster);
         }
         let statistics = &mut self.cluster.statistics;
         statistics.childwrite_calls = statistics.childwrite_calls.wrapping_add(1);
         statistics.pending_childwrite_calls += 1;
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::Update { caller, started: now });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Update { records } });
+        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Update { records: bytes } });
     }
 
     pub(crate) fn update_done(
