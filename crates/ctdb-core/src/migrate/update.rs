@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use ctdb_proto::{Body, Generation, RecBuffer, RecordHeader, ReplyControl};
+use ctdb_proto::{Body, RecBuffer, RecordHeader, ReplyControl};
 
 use super::Migrator;
 use super::job::{Then, Verdict, Work};
@@ -55,12 +55,11 @@ impl Migrator {
     /// UPDATE_RECORD for a volatile database that is healthy and not in recovery. Answered with 0,
     /// or 1 if a record here is newer.
     ///
-    /// `generation` is that of the packet. The original does not look at it, and so lets a revoke
-    /// from before a recovery overwrite a record that has begun a new life since.
+    /// A revoke of before a recovery is refused, since the record may have begun a new life since.
+    /// The original lets it overwrite that.
     pub(crate) fn update_records(
         &mut self,
         caller: Caller,
-        generation: Generation,
         records: &RecBuffer,
         cluster: &mut Cluster,
     ) {
@@ -81,7 +80,7 @@ impl Migrator {
         }
         self.updates.batches.insert(number, batch);
         for (key, record) in jobs {
-            self.submit(db, key, Work::Update { batch: number, generation, record }, cluster);
+            self.submit(db, key, Work::Update { batch: number, generation: caller.generation, record }, cluster);
         }
     }
 

@@ -10,6 +10,7 @@ use ctdb_proto::{
 use tracing::{debug, warn};
 
 use super::Node;
+use crate::waiting::Caller;
 use crate::outstanding::{Asker, NoAnswer};
 
 impl Node {
@@ -65,7 +66,9 @@ impl Node {
             | Body::ReplyDmaster(_)
             | Body::ReplyError(_) => self.migrator.peer_packet(packet, &mut self.cluster, now),
             Body::ReqMessage(message) => self.message(src, &message, now),
-            Body::ReqControl(control) => self.serve(src, header.reqid, control, now),
+            Body::ReqControl(control) => {
+                self.serve(Caller::of(src, &header, &control), control, now);
+            }
             Body::ReplyControl(reply) => self.control_answered(header.reqid, reply, now),
             Body::ReqKeepalive(keepalive) => {
                 let verdict = self.peers.keepalive(src, keepalive, &mut self.cluster, now);

@@ -104,7 +104,7 @@ impl Node {
         for attach in self.deferred_attaches.extract_if(.., is_due).collect::<Vec<_>>() {
             if attach.due.is_some() {
                 let DeferredAttach { caller, control, .. } = attach;
-                self.serve(caller.node, caller.reqid, control, now);
+                self.serve(caller, control, now);
             } else {
                 self.answer_status(attach.caller, -1);
             }

@@ -17,7 +17,7 @@ use std::time::Instant;
 use bytes::{Bytes, BytesMut};
 use ctdb_proto::control::{ControlDecodeError, Request};
 use ctdb_proto::{
-    Body, ClientId, ControlFlags, Pnn, ReplyControl, ReqControl, ReqId, Wire,
+    Body, ClientId, ReplyControl, ReqControl, Wire,
 };
 use tracing::{error, warn};
 
@@ -28,13 +28,7 @@ use crate::waiting::{Caller, Waiting};
 
 impl Node {
     /// Serves one control and sees to its answer.
-    pub(crate) fn serve(&mut self, node: Pnn, reqid: ReqId, control: ReqControl, now: Instant) {
-        let caller = Caller {
-            node,
-            reqid,
-            client: control.client_id,
-            wants_reply: !control.flags.contains(ControlFlags::NOREPLY),
-        };
+    pub(crate) fn serve(&mut self, caller: Caller, control: ReqControl, now: Instant) {
         match Request::from_control(&control) {
             Ok(request) => self.serve_request(caller, &control, request, now),
             Err(why) => {

@@ -318,8 +318,13 @@ fn nobody_gets_a_record_during_a_commit() {
     let mut node = Fixture::new(0);
     let key = node.key(0);
     node.put(&key, header(7, 0, NONE), b"data");
-    let caller =
-        Caller { node: pnn(0), reqid: ReqId(1), client: ClientId(7), wants_reply: true };
+    let caller = Caller {
+        node: pnn(0),
+        reqid: ReqId(1),
+        client: ClientId(7),
+        wants_reply: true,
+        generation: GENERATION,
+    };
     let serial = node.cluster.ticket();
     node.database().commit =
         Some(Commit { caller, serial, waiting_for: 1, failed: false, deadline: None });

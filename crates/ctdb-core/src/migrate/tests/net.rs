@@ -138,14 +138,8 @@ impl Net {
         let header = packet.header;
         match packet.body {
             Body::ReqControl(control) => {
-                let caller = Caller {
-                    node: header.src().unwrap(),
-                    reqid: header.reqid,
-                    client: ClientId::NONE,
-                    wants_reply: true,
-                };
-                let generation = header.generation;
-                serve(&mut node.migrator, caller, generation, &control, cluster, now);
+                let caller = Caller::of(header.src().unwrap(), &header, &control);
+                serve(&mut node.migrator, caller, &control, cluster, now);
             }
             Body::ReplyControl(reply) => match cluster.answered(header.reqid) {
                 Some(Asker::Records(ticket)) => {
@@ -252,16 +246,13 @@ impl Net {
 fn serve(
     migrator: &mut crate::migrate::Migrator,
     caller: Caller,
-    generation: Generation,
     control: &ReqControl,
     cluster: &mut crate::cluster::Cluster,
     now: Instant,
 ) {
     let records = RecBuffer::decode(&mut control.data.clone()).unwrap();
     match control.opcode {
-        Opcode::UPDATE_RECORD => {
-            migrator.update_records(caller, generation, &records, cluster);
-        }
+        Opcode::UPDATE_RECORD => migrator.update_records(caller, &records, cluster),
         Opcode::TRY_DELETE_RECORDS => migrator.try_delete_records(caller, &records, cluster, now),
         Opcode::VACUUM_FETCH => {
             let status = migrator.vacuum_fetch(&records, cluster, now);
