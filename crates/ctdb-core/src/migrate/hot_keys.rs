@@ -39,12 +39,17 @@ impl HotKeys {
     /// The record came to this node because a call here wanted it.
     pub(super) fn count(&mut self, db_name: &str, key: &Bytes, now: Instant) {
         self.purge(now);
-        let count = match self.counters.get_mut(key) {
-            Some(counter) => counter.increment(now),
-            None => {
-                self.counters.insert(super::kept(key), Counter { since: now, count: 1 });
-                1
-            }
+        let count = if let Some(counter) = self.counters.get_mut(key) {
+            counter.increment(now)
+        } else {
+            self.counters.insert(
+                super::kept(key),
+                Counter {
+                    since: now,
+                    count: 1,
+                },
+            );
+            1
         };
         self.rank(db_name, key, count);
     }
@@ -54,7 +59,7 @@ impl HotKeys {
         &self.top
     }
 
-    /// Forgets the list (STATISTICS_RESET).
+    /// Forgets the list (`STATISTICS_RESET`).
     pub(crate) fn reset(&mut self) {
         self.top.clear();
     }
@@ -78,7 +83,11 @@ impl HotKeys {
                 self.top.remove(0);
             }
             tracing::info!("Added hot key database={db_name} key={key:X} count={count}");
-            self.top.push(HotKey { key: super::kept(key), count, last_logged: count });
+            self.top.push(HotKey {
+                key: super::kept(key),
+                count,
+                last_logged: count,
+            });
         }
         self.top.sort_by_key(|hot| hot.count);
     }
@@ -98,7 +107,10 @@ impl Counter {
 
     fn increment(&mut self, now: Instant) -> u32 {
         if self.is_over(now) {
-            *self = Self { since: now, count: 0 };
+            *self = Self {
+                since: now,
+                count: 0,
+            };
         }
         self.count += 1;
         self.count
@@ -114,7 +126,10 @@ mod tests {
     }
 
     fn counts(keys: &HotKeys) -> Vec<(Bytes, u32)> {
-        keys.top().iter().map(|hot| (hot.key.clone(), hot.count)).collect()
+        keys.top()
+            .iter()
+            .map(|hot| (hot.key.clone(), hot.count))
+            .collect()
     }
 
     #[test]
@@ -127,11 +142,15 @@ mod tests {
                 keys.count("db", &key(n), now);
             }
         }
-        let expected: Vec<_> = (0..10).map(|n| (key(n), n as u32 + 1)).collect();
+        let expected: Vec<_> = (0..10).map(key).zip(1..).collect();
         assert_eq!(counts(&keys), expected);
 
         keys.count("db", &key(77), now);
-        assert_eq!(counts(&keys), expected, "a count of 1 does not beat a count of 1");
+        assert_eq!(
+            counts(&keys),
+            expected,
+            "a count of 1 does not beat a count of 1"
+        );
         keys.count("db", &key(77), now);
         let now_hot = counts(&keys);
         assert!(now_hot.contains(&(key(77), 2)) && !now_hot.contains(&(key(0), 1)));
@@ -146,8 +165,12 @@ mod tests {
         for ms in [0, 400, 999] {
             keys.count("db", &key(1), now + Duration::from_millis(ms));
         }
-        keys.count("db", &key(1), now + Duration::from_millis(1000));
-        assert_eq!(counts(&keys), [(key(1), 3)], "the list keeps the best second");
+        keys.count("db", &key(1), now + Duration::from_secs(1));
+        assert_eq!(
+            counts(&keys),
+            [(key(1), 3)],
+            "the list keeps the best second"
+        );
         assert_eq!(keys.counters[&key(1)].count, 1);
     }
 

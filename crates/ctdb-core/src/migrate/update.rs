@@ -1,4 +1,4 @@
-//! UPDATE_RECORD of a volatile database: another node takes a read-only copy back
+//! `UPDATE_RECORD` of a volatile database: another node takes a read-only copy back
 //! (data-plane.md 4.4, 7.3).
 //!
 //! The copy may still be on its way into the file. So the update is a record job like all others
@@ -32,12 +32,12 @@ struct Batch {
 }
 
 /// Looks at one record of the control. What this node owns is nobody else's to change.
-pub(super) fn decide(view: View<'_>, batch: u64, new: Record, old: Option<Record>) -> Verdict {
-    let mine = old.as_ref().is_some_and(|old| old.header.dmaster == view.me().get());
+pub(super) fn decide(view: View<'_>, batch: u64, new: &Record, old: Option<&Record>) -> Verdict {
+    let mine = old.is_some_and(|old| old.header.dmaster == view.me().get());
     if mine {
         return view.leave(Then::Updated { batch, ok: true });
     }
-    match merge_update(old.as_ref(), &new, true) {
+    match merge_update(old, new, true) {
         Ok(Some(merged)) => {
             let mut draft = view.arrived(merged.header, merged.data);
             draft.store();
@@ -52,7 +52,7 @@ pub(super) fn decide(view: View<'_>, batch: u64, new: Record, old: Option<Record
 }
 
 impl Migrator {
-    /// UPDATE_RECORD for a volatile database that is healthy and not in recovery. Answered with 0,
+    /// `UPDATE_RECORD` for a volatile database that is healthy and not in recovery. Answered with 0,
     /// or 1 if a record here is newer.
     ///
     /// A revoke of before a recovery is refused, since the record may have begun a new life since.
@@ -73,19 +73,34 @@ impl Migrator {
                 Some((Bytes::copy_from_slice(record.key), Record { header, data }))
             })
             .collect();
-        let batch = Batch { caller, left: records.count() as usize, ok: jobs.is_some() };
+        let batch = Batch {
+            caller,
+            left: records.count() as usize,
+            ok: jobs.is_some(),
+        };
         let jobs = jobs.unwrap_or_default();
         if jobs.is_empty() {
             return answer(&batch, cluster);
         }
         self.updates.batches.insert(number, batch);
         for (key, record) in jobs {
-            self.submit(db, key, Work::Update { batch: number, generation: caller.generation, record }, cluster);
+            self.submit(
+                db,
+                key,
+                Work::Update {
+                    batch: number,
+                    generation: caller.generation,
+                    record,
+                },
+                cluster,
+            );
         }
     }
 
     pub(super) fn updated(&mut self, number: u64, ok: bool, cluster: &mut Cluster) {
-        let Some(batch) = self.updates.batches.get_mut(&number) else { return };
+        let Some(batch) = self.updates.batches.get_mut(&number) else {
+            return;
+        };
         batch.ok &= ok;
         batch.left = batch.left.saturating_sub(1);
         if batch.left == 0 {
@@ -98,6 +113,10 @@ impl Migrator {
 fn answer(batch: &Batch, cluster: &mut Cluster) {
     if batch.caller.wants_reply {
         let reply = ReplyControl::status(i32::from(!batch.ok));
-        cluster.send(batch.caller.node, batch.caller.reqid, Body::ReplyControl(reply));
+        cluster.send(
+            batch.caller.node,
+            batch.caller.reqid,
+            Body::ReplyControl(reply),
+        );
     }
 }

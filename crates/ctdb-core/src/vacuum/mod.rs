@@ -2,9 +2,9 @@
 //!
 //! A deleted record is an empty one, and stays until nobody can ask for it any more. Each node
 //! keeps a *delete queue* of the empty records that it owns. A run over it (`run.rs`) sends those
-//! of other lmasters home (VACUUM_FETCH, into their *fetch queue*), and deletes its own: at once
+//! of other lmasters home (`VACUUM_FETCH`, into their *fetch queue*), and deletes its own: at once
 //! if they never left with data, else after all other nodes have deleted their copies
-//! (TRY_DELETE_RECORDS, `remote.rs`).
+//! (`TRY_DELETE_RECORDS`, `remote.rs`).
 //!
 //! Where the original forks, a run here is a row of record jobs, a bounded number at a time and
 //! with a pause in between; none of them waits for a lock that somebody else wants.
@@ -96,9 +96,10 @@ impl Vacuum {
             VacuumWork::TryDelete { batch, .. } => self.batches.contains_key(&batch),
             VacuumWork::Fetch { run }
             | VacuumWork::Check { run, .. }
-            | VacuumWork::Delete { run, .. } => {
-                self.run.as_ref().is_some_and(|current| current.number == run)
-            }
+            | VacuumWork::Delete { run, .. } => self
+                .run
+                .as_ref()
+                .is_some_and(|current| current.number == run),
         }
     }
 
@@ -144,17 +145,15 @@ pub(crate) enum VacuumOutcome {
 }
 
 /// Looks at one record for vacuuming.
-pub(crate) fn decide(view: View<'_>, work: VacuumWork, record: Option<Record>) -> Verdict {
+pub(crate) fn decide(view: View<'_>, work: VacuumWork, record: Option<&Record>) -> Verdict {
     let outcome = match work {
-        VacuumWork::Fetch { .. } => look_to_fetch(view, record.as_ref()),
-        VacuumWork::Check { queued, .. } => look_to_delete(view, record.as_ref(), queued.rsn),
-        VacuumWork::Delete { queued, .. } => {
-            match look_to_delete(view, record.as_ref(), queued.rsn) {
-                VacuumOutcome::AskAll { .. } => VacuumOutcome::Deleted,
-                _ => VacuumOutcome::Skip,
-            }
-        }
-        VacuumWork::TryDelete { sent, .. } => remote::look(view, sent, record.as_ref()),
+        VacuumWork::Fetch { .. } => look_to_fetch(view, record),
+        VacuumWork::Check { queued, .. } => look_to_delete(view, record, queued.rsn),
+        VacuumWork::Delete { queued, .. } => match look_to_delete(view, record, queued.rsn) {
+            VacuumOutcome::AskAll { .. } => VacuumOutcome::Deleted,
+            _ => VacuumOutcome::Skip,
+        },
+        VacuumWork::TryDelete { sent, .. } => remote::look(view, sent, record),
     };
     let mut verdict = view.leave(Then::Vacuum { work, outcome });
     if matches!(outcome, VacuumOutcome::Deleted) && record.is_some() {
@@ -165,7 +164,9 @@ pub(crate) fn decide(view: View<'_>, work: VacuumWork, record: Option<Record>) -
 
 /// Step 1: a record that a client here is waiting for is no business of vacuuming.
 fn look_to_fetch(view: View<'_>, record: Option<&Record>) -> VacuumOutcome {
-    let dmaster = record.and_then(|r| r.header.dmaster()).filter(|pnn| *pnn != view.me());
+    let dmaster = record
+        .and_then(|r| r.header.dmaster())
+        .filter(|pnn| *pnn != view.me());
     match dmaster.filter(|pnn| view.is_member(*pnn) && !view.is_being_fetched()) {
         Some(to) => VacuumOutcome::Ask { to },
         None => VacuumOutcome::Skip,
@@ -175,13 +176,18 @@ fn look_to_fetch(view: View<'_>, record: Option<&Record>) -> VacuumOutcome {
 /// Step 2, and once more before the delete of step 4. The original goes by the flags in the
 /// queue; those in the record are at least as true.
 fn look_to_delete(view: View<'_>, record: Option<&Record>, queued: Rsn) -> VacuumOutcome {
-    let Some(Record { header, data }) = record else { return VacuumOutcome::Skip };
+    let Some(Record { header, data }) = record else {
+        return VacuumOutcome::Skip;
+    };
     let idle = header.dmaster == view.me().get() && header.rsn == queued;
     if !idle || !data.is_empty() || header.flags.intersects(RecordFlags::RO_FLAGS) {
         return VacuumOutcome::Skip;
     }
     if view.lmaster != view.me() {
-        VacuumOutcome::TellLmaster { lmaster: view.lmaster, header: *header }
+        VacuumOutcome::TellLmaster {
+            lmaster: view.lmaster,
+            header: *header,
+        }
     } else if header.flags.contains(RecordFlags::MIGRATED_WITH_DATA) {
         VacuumOutcome::AskAll { header: *header }
     } else {
@@ -190,7 +196,7 @@ fn look_to_delete(view: View<'_>, record: Option<&Record>, queued: Rsn) -> Vacuu
 }
 
 impl Migrator {
-    /// SCHEDULE_FOR_DELETION: a client has emptied a record. Returns the status.
+    /// `SCHEDULE_FOR_DELETION`: a client has emptied a record. Returns the status.
     pub(crate) fn schedule_for_deletion(
         &mut self,
         record: &KeyData,
@@ -200,11 +206,13 @@ impl Migrator {
         if volatile(record.db_id, cluster).is_none() {
             return -1;
         }
-        self.state(record.db_id).vacuum.schedule(&record.key, record.header);
+        self.state(record.db_id)
+            .vacuum
+            .schedule(&record.key, record.header);
         0
     }
 
-    /// VACUUM_FETCH: these records are empty, and this node is their lmaster. Returns the status.
+    /// `VACUUM_FETCH`: these records are empty, and this node is their lmaster. Returns the status.
     pub(crate) fn vacuum_fetch(
         &mut self,
         records: &RecBuffer,
@@ -223,7 +231,7 @@ impl Migrator {
         0
     }
 
-    /// DB_VACUUM: a run at once, answered when it has ended (8.1).
+    /// `DB_VACUUM`: a run at once, answered when it has ended (8.1).
     pub(crate) fn vacuum_now(
         &mut self,
         caller: Caller,
@@ -245,7 +253,12 @@ impl Migrator {
         if let Some(run) = self.vacuum.run.as_mut().filter(|run| run.db == db) {
             run.stop();
         }
-        for batch in self.vacuum.batches.values_mut().filter(|batch| batch.db() == db) {
+        for batch in self
+            .vacuum
+            .batches
+            .values_mut()
+            .filter(|batch| batch.db() == db)
+        {
             batch.stop();
         }
     }
@@ -269,7 +282,12 @@ impl Migrator {
             }
             (VacuumWork::Fetch { run }, VacuumOutcome::Ask { to }) => {
                 let (call, origin) = (vacuum_call(db, key), Origin::Vacuum { run });
-                let pending = PendingCall { db, call, origin, asked_at: now };
+                let pending = PendingCall {
+                    db,
+                    call,
+                    origin,
+                    asked_at: now,
+                };
                 self.ask_for_vacuuming(pending, to, cluster);
             }
             _ => {
@@ -289,7 +307,12 @@ impl Migrator {
     }
 
     pub(crate) fn vacuum_poll_timeout(&self) -> Option<Instant> {
-        let batches = self.vacuum.batches.values().filter_map(TryDelete::poll_timeout).min();
+        let batches = self
+            .vacuum
+            .batches
+            .values()
+            .filter_map(TryDelete::poll_timeout)
+            .min();
         let run = match &self.vacuum.run {
             Some(run) => run.poll_timeout(),
             None => self.queues().filter_map(|queues| queues.next_run).min(),
@@ -323,7 +346,10 @@ impl Migrator {
 
 /// Time between two runs of a database.
 fn interval(cluster: &Cluster) -> Duration {
-    cluster.tunables.seconds(Tunable::VacuumInterval).max(Duration::from_secs(1))
+    cluster
+        .tunables
+        .seconds(Tunable::VacuumInterval)
+        .max(Duration::from_secs(1))
 }
 
 /// Not during a recovery, nor in a frozen database.

@@ -13,6 +13,7 @@ use crate::database::{Commit, Freeze};
 use crate::effect::Effect;
 use crate::migrate::Work;
 use crate::migrate::pin::GRANT_HOLD;
+use crate::vacuum::VacuumWork;
 use crate::waiting::Caller;
 
 const NONE: RecordFlags = RecordFlags::empty();
@@ -34,7 +35,10 @@ fn null(key: &Bytes) -> ReqCall {
 fn a_call_for_an_unknown_database_is_answered_with_an_error() {
     let mut node = Fixture::new(0);
     let key = node.key(0);
-    let asked = ReqCall { db_id: DbId(0x99), ..null(&key) };
+    let asked = ReqCall {
+        db_id: DbId(0x99),
+        ..null(&key)
+    };
     let said = node.client_says(7, 3, asked);
     let text = "Unknown database in request. db_id==0x00000099";
     assert_eq!(said, [format!("client 7 REPLY_ERROR -1 {text} #3")]);
@@ -47,8 +51,14 @@ fn a_call_for_a_persistent_database_is_answered_with_an_error() {
         let mut node = Fixture::new(0).with_flag(flag);
         let key = node.key(0);
         let text = "REPLY_ERROR -1 records of database test.tdb do not migrate";
-        assert_eq!(node.client_says(7, 3, null(&key)), [format!("client 7 {text} #3")]);
-        assert_eq!(node.peer_says(req_call(1, 4, null(&key))), [format!("1 {text} #4")]);
+        assert_eq!(
+            node.client_says(7, 3, null(&key)),
+            [format!("client 7 {text} #3")]
+        );
+        assert_eq!(
+            node.peer_says(req_call(1, 4, null(&key))),
+            [format!("1 {text} #4")]
+        );
     }
 }
 
@@ -76,7 +86,10 @@ fn an_unknown_call_is_answered_without_data_and_stores_nothing() {
     let mut node = Fixture::new(0);
     let key = node.key(1);
     node.put(&key, header(7, 0, NONE), b"data");
-    assert_eq!(node.client_says(7, 3, call(&key, CallId(9))), ["client 7 REPLY_CALL 0  #3"]);
+    assert_eq!(
+        node.client_says(7, 3, call(&key, CallId(9))),
+        ["client 7 REPLY_CALL 0  #3"]
+    );
     assert_eq!(node.record(&key), "7@0 0 data");
     let said = node.peer_says(req_call(0, 4, call(&key, CallId(9))));
     assert_eq!(said, ["self REPLY_CALL -1  #4"]);
@@ -86,7 +99,10 @@ fn an_unknown_call_is_answered_without_data_and_stores_nothing() {
 fn the_lmaster_creates_an_absent_record_for_its_client() {
     let mut node = Fixture::new(0);
     let key = node.key(0);
-    assert_eq!(node.client_says(7, 3, null(&key)), ["client 7 REPLY_CALL 0  #3"]);
+    assert_eq!(
+        node.client_says(7, 3, null(&key)),
+        ["client 7 REPLY_CALL 0  #3"]
+    );
     assert_eq!(node.record(&key), "2@0 0 ");
 }
 
@@ -96,14 +112,20 @@ fn a_client_call_goes_to_the_dmaster_that_the_copy_names_or_to_the_lmaster() {
     let (known, unknown) = (node.key(1), Bytes::from_static(b"unknown"));
     node.put(&known, header(7, 2, NONE), b"data");
     let said = node.client_says(7, 3, null(&known));
-    assert_eq!(said, [format!("2 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}")]);
+    assert_eq!(
+        said,
+        [format!("2 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}")]
+    );
     assert_eq!(node.record(&known), "7@2 0 data", "asking changes nothing");
 
     let lmaster = node.cluster.vnn_map.lmaster(&unknown).unwrap();
     assert_ne!(lmaster.get(), 0, "the key is one of another lmaster");
     let said = node.client_says(7, 4, null(&unknown));
     assert_eq!(said.len(), 1);
-    assert!(said[0].starts_with(&format!("{lmaster} REQ_CALL")), "{said:?}");
+    assert!(
+        said[0].starts_with(&format!("{lmaster} REQ_CALL")),
+        "{said:?}"
+    );
     assert_eq!(node.record(&unknown), "-");
 }
 
@@ -113,7 +135,10 @@ fn a_copy_that_names_no_node_leads_to_the_lmaster() {
     let key = node.key(1);
     node.put(&key, header(7, 55, NONE), b"data");
     let said = node.client_says(7, 3, null(&key));
-    assert_eq!(said, [format!("1 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}")]);
+    assert_eq!(
+        said,
+        [format!("1 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}")]
+    );
 }
 
 #[test]
@@ -142,8 +167,11 @@ fn client_calls_for_one_key_are_collapsed_into_one_fetch() {
         record_flags: Some(WITH_DATA),
     };
     let said = node.peer_says(from(1, 0x7fff_ff38, Body::ReplyDmaster(reply)));
-    let expected =
-        ["client 7 REPLY_CALL 0  #3", "client 8 REPLY_CALL 0 data #4", "client 9 REPLY_CALL 0  #5"];
+    let expected = [
+        "client 7 REPLY_CALL 0  #3",
+        "client 8 REPLY_CALL 0 data #4",
+        "client 9 REPLY_CALL 0  #5",
+    ];
     assert_eq!(said, expected, "all are answered, in order");
     assert_eq!(node.record(&key), "8@0 10000 data");
     assert_eq!(node.cluster.statistics.pending_calls, 0);
@@ -152,7 +180,9 @@ fn client_calls_for_one_key_are_collapsed_into_one_fetch() {
 #[test]
 fn without_fetch_collapse_each_call_is_sent() {
     let mut node = Fixture::new(0);
-    node.cluster.tunables.set(ctdb_conf::Tunable::FetchCollapse, 0);
+    node.cluster
+        .tunables
+        .set(ctdb_conf::Tunable::FetchCollapse, 0);
     let key = node.key(1);
     assert_eq!(node.client_says(7, 3, null(&key)).len(), 1);
     assert_eq!(node.client_says(8, 4, null(&key)).len(), 1);
@@ -166,12 +196,15 @@ fn collapsed_calls_ask_again_after_half_a_minute() {
     node.client_says(8, 4, null(&key));
     let due = node.migrator.poll_timeout().expect("a fetch is under way");
     assert_eq!(due, node.now + Duration::from_secs(30));
-    node.now = due - Duration::from_millis(1);
+    node.now = due.checked_sub(Duration::from_millis(1)).unwrap();
     node.migrator.handle_timeout(&mut node.cluster, node.now);
     assert!(node.run().is_empty());
     node.now = due;
     node.migrator.handle_timeout(&mut node.cluster, node.now);
-    assert_eq!(node.run(), ["1 REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]);
+    assert_eq!(
+        node.run(),
+        ["1 REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]
+    );
 }
 
 #[test]
@@ -193,8 +226,12 @@ fn a_client_that_goes_takes_its_calls_along_and_not_those_of_others() {
     node.client_says(7, 3, null(&key));
     node.client_says(8, 4, null(&key));
     node.gone.insert(ClientId(7));
-    node.migrator.client_gone(ClientId(7), &mut node.cluster, node.now);
-    assert_eq!(node.run(), ["1 REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]);
+    node.migrator
+        .client_gone(ClientId(7), &mut node.cluster, node.now);
+    assert_eq!(
+        node.run(),
+        ["1 REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]
+    );
     assert_eq!(node.cluster.statistics.pending_calls, 1);
 }
 
@@ -220,8 +257,11 @@ fn a_record_that_cannot_be_read_is_an_error_for_who_asked() {
             panic!("a job is asked for")
         };
         let mut effects = std::mem::take(&mut node.cluster.effects);
-        node.migrator.on_record_failed(job, "disk on fire", &mut node.cluster, node.now);
-        let [said] = &node.run()[..] else { panic!("one answer") };
+        node.migrator
+            .on_record_failed(job, "disk on fire", &mut node.cluster, node.now);
+        let [said] = &node.run()[..] else {
+            panic!("one answer")
+        };
         let text = "REPLY_ERROR -1 ltdb fetch failed in ctdb_request_call";
         assert!(said.starts_with(&format!("{asker} {text}")), "{said}");
         node.cluster.effects.append(&mut effects);
@@ -235,9 +275,15 @@ fn a_record_that_cannot_be_read_is_an_error_for_who_asked() {
 fn a_call_for_a_database_that_is_unknown_here_goes_back_with_an_error() {
     let mut node = Fixture::new(0);
     let key = node.key(0);
-    let asked = ReqCall { db_id: DbId(0x99), ..null(&key) };
+    let asked = ReqCall {
+        db_id: DbId(0x99),
+        ..null(&key)
+    };
     let text = "Unknown database in request. db_id==0x00000099";
-    assert_eq!(node.peer_says(req_call(2, 4, asked)), [format!("2 REPLY_ERROR -1 {text} #4")]);
+    assert_eq!(
+        node.peer_says(req_call(2, 4, asked)),
+        [format!("2 REPLY_ERROR -1 {text} #4")]
+    );
 }
 
 #[test]
@@ -252,18 +298,27 @@ fn calls_are_redirected_to_who_knows_more() {
     // This node is lmaster: to the dmaster.
     let key = node.key(0);
     node.put(&key, header(7, 1, NONE), b"data");
-    let hopped = ReqCall { hopcount: 5, ..null(&key) };
+    let hopped = ReqCall {
+        hopcount: 5,
+        ..null(&key)
+    };
     let said = node.peer_says(req_call(2, 4, hopped));
     assert_eq!(said, ["1 REQ_CALL 1 flags 1 hops 6 from 2 #4"]);
     assert_eq!(node.record(&key), "7@1 0 data");
-    assert_eq!(node.cluster.statistics.hop_count_bucket, [0; 16], "only served calls count");
+    assert_eq!(
+        node.cluster.statistics.hop_count_bucket, [0; 16],
+        "only served calls count"
+    );
 }
 
 #[test]
 fn a_call_that_hops_for_ever_brings_a_recovery() {
     let mut node = Fixture::new(0);
     let key = node.key(1);
-    let asked = ReqCall { hopcount: 9_999, ..null(&key) };
+    let asked = ReqCall {
+        hopcount: 9_999,
+        ..null(&key)
+    };
     assert!(node.peer_says(req_call(2, 4, asked)).is_empty());
     assert_eq!(node.cluster.rec_mode, RecMode::Active);
 }
@@ -273,7 +328,10 @@ fn the_lmaster_that_is_dmaster_grants_at_once() {
     let mut node = Fixture::new(0);
     let key = node.key(0);
     // Absent: created, then granted, and kept although it is empty.
-    assert_eq!(node.peer_says(req_call(2, 4, null(&key))), ["2 REPLY_DMASTER 1 0  #4"]);
+    assert_eq!(
+        node.peer_says(req_call(2, 4, null(&key))),
+        ["2 REPLY_DMASTER 1 0  #4"]
+    );
     assert_eq!(node.record(&key), "1@2 0 ");
     // With data.
     node.put(&key, header(7, 0, NONE), b"data");
@@ -292,11 +350,17 @@ fn another_dmaster_gives_the_record_away_through_the_lmaster() {
     assert_eq!(node.record(&key), "7@2 10000 data", "a stale copy stays");
 
     node.put(&key, header(7, 0, NONE), b"");
-    assert_eq!(node.peer_says(req_call(2, 4, null(&key))), ["1 REQ_DMASTER 7@2 0  #4"]);
+    assert_eq!(
+        node.peer_says(req_call(2, 4, null(&key))),
+        ["1 REQ_DMASTER 7@2 0  #4"]
+    );
     assert_eq!(node.record(&key), "-", "an empty record leaves no copy");
 
     node.put(&key, header(7, 0, WITH_DATA), b"");
-    assert_eq!(node.peer_says(req_call(2, 4, null(&key))), ["1 REQ_DMASTER 7@2 10000  #4"]);
+    assert_eq!(
+        node.peer_says(req_call(2, 4, null(&key))),
+        ["1 REQ_DMASTER 7@2 10000  #4"]
+    );
     assert_eq!(node.record(&key), "7@2 10000 ", "unless it once had data");
 }
 
@@ -306,7 +370,14 @@ fn calls_served_here_are_counted_by_their_hops() {
     let key = node.key(0);
     for (hopcount, bucket) in [(0, 0), (1, 1), (3, 2), (4, 3), (u32::MAX, 15)] {
         node.put(&key, header(7, 0, NONE), b"data");
-        node.peer_says(req_call(2, 4, ReqCall { hopcount, ..null(&key) }));
+        node.peer_says(req_call(
+            2,
+            4,
+            ReqCall {
+                hopcount,
+                ..null(&key)
+            },
+        ));
         assert_eq!(node.cluster.statistics.hop_count_bucket[bucket], 1);
         assert_eq!(node.database().statistics.hop_count_bucket[bucket], 1);
         assert_eq!(node.cluster.statistics.max_hop_count, hopcount);
@@ -326,11 +397,19 @@ fn nobody_gets_a_record_during_a_commit() {
         generation: GENERATION,
     };
     let serial = node.cluster.ticket();
-    node.database().commit =
-        Some(Commit { caller, serial, waiting_for: 1, failed: false, deadline: None });
+    node.database().commit = Some(Commit {
+        caller,
+        serial,
+        waiting_for: 1,
+        failed: false,
+        deadline: None,
+    });
     assert!(node.peer_says(req_call(2, 4, null(&key))).is_empty());
     assert_eq!(node.record(&key), "7@0 0 data");
-    assert_eq!(node.peer_says(req_call(0, 4, null(&key))), ["self REPLY_CALL 0  #4"]);
+    assert_eq!(
+        node.peer_says(req_call(0, 4, null(&key))),
+        ["self REPLY_CALL 0  #4"]
+    );
 }
 
 #[test]
@@ -396,20 +475,27 @@ fn the_lmaster_that_wants_the_record_itself_keeps_it() {
 #[test]
 fn a_record_that_cannot_come_from_there_brings_a_recovery() {
     // (the lmaster of the key, the dmaster in the record here, who gives it, to whom)
-    for (lmaster, dmaster, giver, taker) in [(1, 1, 1, 2), (0, 2, 1, 2), (0, 0, 1, 2), (0, 1, 1, 55)]
+    for (lmaster, dmaster, giver, taker) in
+        [(1, 1, 1, 2), (0, 2, 1, 2), (0, 0, 1, 2), (0, 1, 1, 55)]
     {
         let mut node = Fixture::new(0);
         let key = node.key(lmaster);
         node.put(&key, header(3, dmaster, NONE), b"old");
         let before = node.record(&key);
-        assert!(node.peer_says(from(giver, 4, req_dmaster(&key, 7, taker, b"new"))).is_empty());
+        assert!(
+            node.peer_says(from(giver, 4, req_dmaster(&key, 7, taker, b"new")))
+                .is_empty()
+        );
         assert_eq!(node.record(&key), before);
         assert_eq!(node.cluster.rec_mode, RecMode::Active);
     }
     // A record that the lmaster has never seen cannot have another dmaster either.
     let mut node = Fixture::new(0);
     let key = node.key(0);
-    assert!(node.peer_says(from(1, 4, req_dmaster(&key, 7, 2, b"new"))).is_empty());
+    assert!(
+        node.peer_says(from(1, 4, req_dmaster(&key, 7, 2, b"new")))
+            .is_empty()
+    );
     assert_eq!(node.cluster.rec_mode, RecMode::Active);
 }
 
@@ -428,7 +514,10 @@ fn a_record_that_nobody_waits_for_stays_here() {
     let mut node = Fixture::new(0);
     let key = node.key(1);
     node.put(&key, header(3, 1, NONE), b"old");
-    assert!(node.peer_says(from(1, 99, reply_dmaster(&key, 7, b"new"))).is_empty());
+    assert!(
+        node.peer_says(from(1, 99, reply_dmaster(&key, 7, b"new")))
+            .is_empty()
+    );
     assert_eq!(node.record(&key), "8@0 10000 new", "one store only");
     assert!(node.migrator.hot_keys(DB).is_empty());
 }
@@ -438,7 +527,10 @@ fn a_record_with_another_key_does_not_end_the_call() {
     let mut node = Fixture::new(0);
     let (key, other) = (node.key(1), node.key(2));
     assert_eq!(node.client_says(7, 3, null(&key)).len(), 1);
-    assert!(node.peer_says(from(1, 0x7fff_ff38, reply_dmaster(&other, 7, b"x"))).is_empty());
+    assert!(
+        node.peer_says(from(1, 0x7fff_ff38, reply_dmaster(&other, 7, b"x")))
+            .is_empty()
+    );
     assert_eq!(node.record(&other), "8@0 10000 x");
     let said = node.peer_says(from(1, 0x7fff_ff38, reply_dmaster(&key, 7, b"y")));
     assert_eq!(said, ["client 7 REPLY_CALL 0  #3"]);
@@ -449,15 +541,40 @@ fn a_record_with_another_key_does_not_end_the_call() {
 fn packets_without_an_addressee_are_dropped() {
     let mut node = Fixture::new(0);
     let key = node.key(1);
-    let reply = ReplyCall { status: 0, data: Bytes::new() };
-    assert!(node.peer_says(from(1, 99, Body::ReplyCall(reply))).is_empty());
-    assert!(node.peer_says(from(1, 99, Body::ReplyError(ReplyError::new(-1, "")))).is_empty());
-    let Body::ReplyDmaster(reply) = reply_dmaster(&key, 1, b"") else { unreachable!() };
-    let unknown = ReplyDmaster { db_id: DbId(0x99), ..reply };
-    assert!(node.peer_says(from(1, 99, Body::ReplyDmaster(unknown))).is_empty());
-    let Body::ReqDmaster(request) = req_dmaster(&key, 1, 0, b"") else { unreachable!() };
-    let unknown = ReqDmaster { db_id: DbId(0x99), ..request };
-    assert!(node.peer_says(from(1, 99, Body::ReqDmaster(unknown))).is_empty());
+    let reply = ReplyCall {
+        status: 0,
+        data: Bytes::new(),
+    };
+    assert!(
+        node.peer_says(from(1, 99, Body::ReplyCall(reply)))
+            .is_empty()
+    );
+    assert!(
+        node.peer_says(from(1, 99, Body::ReplyError(ReplyError::new(-1, ""))))
+            .is_empty()
+    );
+    let Body::ReplyDmaster(reply) = reply_dmaster(&key, 1, b"") else {
+        unreachable!()
+    };
+    let unknown = ReplyDmaster {
+        db_id: DbId(0x99),
+        ..reply
+    };
+    assert!(
+        node.peer_says(from(1, 99, Body::ReplyDmaster(unknown)))
+            .is_empty()
+    );
+    let Body::ReqDmaster(request) = req_dmaster(&key, 1, 0, b"") else {
+        unreachable!()
+    };
+    let unknown = ReqDmaster {
+        db_id: DbId(0x99),
+        ..request
+    };
+    assert!(
+        node.peer_says(from(1, 99, Body::ReqDmaster(unknown)))
+            .is_empty()
+    );
     assert_eq!(node.cluster.rec_mode, RecMode::Normal);
 }
 
@@ -468,9 +585,21 @@ fn what_vacuuming_brings_home_is_deleted_if_it_never_had_data() {
     node.put(&key, header(3, 1, NONE), b"");
     // A client that sets the flag gets what the original does: deleted, then stored by its call.
     let flags = CallFlags::IMMEDIATE_MIGRATION | CallFlags::VACUUM_MIGRATION;
-    node.client_says(7, 3, ReqCall { flags, ..null(&key) });
-    let Body::ReqDmaster(request) = req_dmaster(&key, 4, 0, b"") else { unreachable!() };
-    let request = ReqDmaster { record_flags: None, ..request };
+    node.client_says(
+        7,
+        3,
+        ReqCall {
+            flags,
+            ..null(&key)
+        },
+    );
+    let Body::ReqDmaster(request) = req_dmaster(&key, 4, 0, b"") else {
+        unreachable!()
+    };
+    let request = ReqDmaster {
+        record_flags: None,
+        ..request
+    };
     let said = node.peer_says(from(1, 0x7fff_ff38, Body::ReqDmaster(request)));
     assert_eq!(said, ["client 7 REPLY_CALL 0  #3"]);
     assert_eq!(node.record(&key), "5@0 0 ");
@@ -486,13 +615,18 @@ fn a_record_that_came_for_a_client_stays_for_a_moment() {
     node.peer_says(from(1, 0x7fff_ff38, reply_dmaster(&key, 7, b"x")));
     assert!(node.peer_says(req_call(1, 4, null(&key))).is_empty());
     assert!(node.peer_says(req_call(2, 5, null(&key))).is_empty());
-    assert_eq!(node.client_says(8, 6, null(&key)), ["client 8 REPLY_CALL 0  #6"]);
+    assert_eq!(
+        node.client_says(8, 6, null(&key)),
+        ["client 8 REPLY_CALL 0  #6"]
+    );
 
     let due = node.migrator.poll_timeout().expect("two calls wait");
     assert_eq!(due, node.now + GRANT_HOLD);
     node.now = due;
     node.migrator.handle_timeout(&mut node.cluster, node.now);
-    let [first, second] = &node.run()[..] else { panic!("both go on") };
+    let [first, second] = &node.run()[..] else {
+        panic!("both go on")
+    };
     assert_eq!(first, "1 REQ_DMASTER 10@1 10000 x #4");
     assert_eq!(second, "1 REQ_CALL 1 flags 1 hops 1 from 2 #5");
     assert_eq!(node.migrator.poll_timeout().map(|at| at > due), Some(true));
@@ -503,7 +637,10 @@ fn a_record_that_nobody_came_for_is_not_pinned() {
     let mut node = Fixture::new(0);
     let key = node.key(1);
     node.peer_says(from(1, 99, reply_dmaster(&key, 7, b"x")));
-    assert_eq!(node.peer_says(req_call(2, 4, null(&key))), ["1 REQ_DMASTER 8@2 10000 x #4"]);
+    assert_eq!(
+        node.peer_says(req_call(2, 4, null(&key))),
+        ["1 REQ_DMASTER 8@2 10000 x #4"]
+    );
 }
 
 #[test]
@@ -511,18 +648,32 @@ fn a_chased_record_becomes_sticky_and_is_pinned_down() {
     let mut node = Fixture::new(0).with_flag(DbFlags::STICKY);
     let key = node.key(1);
     node.put(&key, header(7, 0, NONE), b"x");
-    node.peer_says(req_call(2, 4, ReqCall { hopcount: 50, ..null(&key) }));
+    node.peer_says(req_call(
+        2,
+        4,
+        ReqCall {
+            hopcount: 50,
+            ..null(&key)
+        },
+    ));
     assert_eq!(node.record(&key), "7@2 10000 x", "it goes all the same");
     node.peer_says(from(1, 99, reply_dmaster(&key, 9, b"x")));
     assert!(node.peer_says(req_call(2, 4, null(&key))).is_empty());
-    assert_eq!(node.migrator.poll_timeout(), Some(node.now + Duration::from_millis(200)));
+    assert_eq!(
+        node.migrator.poll_timeout(),
+        Some(node.now + Duration::from_millis(200))
+    );
     node.now += Duration::from_millis(200);
     node.migrator.handle_timeout(&mut node.cluster, node.now);
     assert_eq!(node.run(), ["1 REQ_DMASTER 10@2 10000 x #4"]);
 
     node.now += Duration::from_secs(600);
     node.peer_says(from(1, 99, reply_dmaster(&key, 12, b"x")));
-    assert_eq!(node.peer_says(req_call(2, 4, null(&key))).len(), 1, "not sticky any more");
+    assert_eq!(
+        node.peer_says(req_call(2, 4, null(&key))).len(),
+        1,
+        "not sticky any more"
+    );
 }
 
 // Freeze and recovery (3.13).
@@ -545,7 +696,11 @@ fn a_frozen_database_holds_jobs_until_the_thaw() {
     let said = node.run();
     let expected = ["client 8 REPLY_CALL 0  #4", "1 REPLY_DMASTER 2 0  #5"];
     assert_eq!(said[..2], expected[..]);
-    assert_eq!(said[2], format!("1 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}"), "7 came last");
+    assert_eq!(
+        said[2],
+        format!("1 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}"),
+        "7 came last"
+    );
 }
 
 #[test]
@@ -564,18 +719,32 @@ fn after_a_recovery_calls_are_sent_again_and_old_packets_dropped() {
     node.database().generation = new;
     node.database().freeze = Freeze::None;
     node.migrator.thawed(DB, &mut node.cluster, node.now);
-    let resent = node.cluster.loopback.front().cloned().expect("the call is sent to this node");
+    let resent = node
+        .cluster
+        .loopback
+        .front()
+        .cloned()
+        .expect("the call is sent to this node");
     assert_eq!(resent.header.generation, new);
-    assert_eq!(node.run(), ["self REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]);
+    assert_eq!(
+        node.run(),
+        ["self REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]
+    );
     assert_eq!(node.record(&key), "-");
 
     // An answer to the old id finds nobody; the new one ends both calls.
     node.peer_packet(resent);
-    assert_eq!(node.run(), ["1 REQ_CALL 1 flags 1 hops 1 from 0 #2147483449"]);
+    assert_eq!(
+        node.run(),
+        ["1 REQ_CALL 1 flags 1 hops 1 from 0 #2147483449"]
+    );
     let mut answer = from(1, 0x7fff_ff39, reply_dmaster(&key, 2, b""));
     answer.header.generation = new;
     let said = node.peer_says(answer);
-    assert_eq!(said, ["client 7 REPLY_CALL 0  #3", "client 8 REPLY_CALL 0  #4"]);
+    assert_eq!(
+        said,
+        ["client 7 REPLY_CALL 0  #3", "client 8 REPLY_CALL 0  #4"]
+    );
 }
 
 #[test]
@@ -597,8 +766,11 @@ fn a_write_that_fails_announces_nothing_and_keeps_the_clients_call() {
     let Some(Effect::Record(job)) = node.cluster.effects.pop_front() else {
         panic!("a job is asked for")
     };
-    let verdict = node.migrator.on_record(job, None, &node.cluster, &|_| true, node.now);
-    node.migrator.abandon(verdict, "disk full", &mut node.cluster, node.now);
+    let verdict = node
+        .migrator
+        .on_record(job, None, &node.cluster, &|_| true, node.now);
+    node.migrator
+        .abandon(verdict, "disk full", &mut node.cluster, node.now);
     assert!(node.run().is_empty());
     assert_eq!(node.cluster.rec_mode, RecMode::Active);
     node.migrator.thawed(DB, &mut node.cluster, node.now);
@@ -613,7 +785,8 @@ fn who_waits_for_a_detached_database_is_told() {
     node.client_says(8, 4, null(&key));
     node.client_call(9, 5, null(&local));
     node.cluster.databases.remove(&DB);
-    node.migrator.database_detached(DB, &mut node.cluster, node.now);
+    node.migrator
+        .database_detached(DB, &mut node.cluster, node.now);
     let said = node.run();
     assert_eq!(said.len(), 3);
     for (client, reqid) in [(7, 3), (8, 4), (9, 5)] {
@@ -630,12 +803,27 @@ fn who_waits_for_a_detached_database_is_told() {
 fn vacuuming_never_waits_for_a_lock_of_others() {
     let run = 1;
     let queued = header(1, 0, NONE);
-    use crate::vacuum::VacuumWork;
     assert!(!VacuumWork::Fetch { run }.waits());
     assert!(!VacuumWork::Check { run, queued }.waits());
-    assert!(!VacuumWork::TryDelete { batch: 1, sent: queued }.waits());
+    assert!(
+        !VacuumWork::TryDelete {
+            batch: 1,
+            sent: queued
+        }
+        .waits()
+    );
     assert!(VacuumWork::Delete { run, queued }.waits());
-    let job = |work| crate::migrate::RecordJob { db: DB, key: Bytes::new(), work };
+    let job = |work| crate::migrate::RecordJob {
+        db: DB,
+        key: Bytes::new(),
+        work,
+    };
     assert!(!job(Work::Vacuum(VacuumWork::Fetch { run })).waits());
-    assert!(job(Work::FinishRevoke { number: 1, all: true }).waits());
+    assert!(
+        job(Work::FinishRevoke {
+            number: 1,
+            all: true
+        })
+        .waits()
+    );
 }

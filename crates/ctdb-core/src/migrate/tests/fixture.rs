@@ -26,7 +26,10 @@ pub(super) fn pnn(raw: u32) -> Pnn {
     Pnn::new(raw).unwrap()
 }
 
-#[expect(clippy::disallowed_methods, reason = "where time begins does not matter")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "where time begins does not matter"
+)]
 pub(super) fn start() -> Instant {
     Instant::now()
 }
@@ -48,15 +51,25 @@ impl Fixture {
     /// Node `me` of three, with one volatile database.
     pub(super) fn new(me: u32) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, 4379));
-        let nodes = (0..NODES).map(|_| NodeEntry { addr, flags: NodeFlags::empty() }).collect();
-        let mut cluster =
-            Cluster::new(pnn(me), nodes, Capabilities::DEFAULT, Tunables::default());
+        let nodes = (0..NODES)
+            .map(|_| NodeEntry {
+                addr,
+                flags: NodeFlags::empty(),
+            })
+            .collect();
+        let mut cluster = Cluster::new(pnn(me), nodes, Capabilities::DEFAULT, Tunables::default());
         cluster.vnn_map.generation = GENERATION;
         cluster.rec_mode = RecMode::Normal;
         cluster.run_state = RunState::Running;
         cluster.databases.insert(DB, database());
         let (records, gone) = (BTreeMap::new(), BTreeSet::new());
-        Self { cluster, migrator: Migrator::new(), records, gone, now: start() }
+        Self {
+            cluster,
+            migrator: Migrator::new(),
+            records,
+            gone,
+            now: start(),
+        }
     }
 
     pub(super) fn with_flag(mut self, flag: DbFlags) -> Self {
@@ -71,20 +84,29 @@ impl Fixture {
     /// A key with this lmaster.
     pub(super) fn key(&self, lmaster: u32) -> Bytes {
         let mut keys = (0..).map(|n| Bytes::from(format!("key{n}")));
-        keys.find(|key| self.cluster.vnn_map.lmaster(key) == Some(pnn(lmaster))).unwrap()
+        keys.find(|key| self.cluster.vnn_map.lmaster(key) == Some(pnn(lmaster)))
+            .unwrap()
     }
 
     pub(super) fn put(&mut self, key: &Bytes, header: RecordHeader, data: &'static [u8]) {
-        self.records.insert(key.clone(), Record { header, data: Bytes::from_static(data) });
+        self.records.insert(
+            key.clone(),
+            Record {
+                header,
+                data: Bytes::from_static(data),
+            },
+        );
     }
 
     pub(super) fn client_call(&mut self, client: u32, reqid: u32, call: ReqCall) {
         let (client, reqid) = (ClientId(client), ReqId(reqid));
-        self.migrator.client_call(client, reqid, call, &mut self.cluster, self.now);
+        self.migrator
+            .client_call(client, reqid, call, &mut self.cluster, self.now);
     }
 
     pub(super) fn peer_packet(&mut self, packet: Packet) {
-        self.migrator.peer_packet(packet, &mut self.cluster, self.now);
+        self.migrator
+            .peer_packet(packet, &mut self.cluster, self.now);
     }
 
     /// Carries one job out as the shell does.
@@ -92,7 +114,9 @@ impl Fixture {
         let key = job.key.clone();
         let record = self.records.get(&key).cloned();
         let exists = |client: ClientId| !self.gone.contains(&client);
-        let verdict = self.migrator.on_record(job, record, &self.cluster, &exists, self.now);
+        let verdict = self
+            .migrator
+            .on_record(job, record, &self.cluster, &exists, self.now);
         match verdict.write.clone() {
             Write::Nothing => {}
             Write::Store { header, data } => {
@@ -136,7 +160,9 @@ impl Fixture {
 
     /// The record as `rsn@dmaster flags data`; `-` if there is none.
     pub(super) fn record(&self, key: &Bytes) -> String {
-        self.records.get(key).map_or_else(|| "-".to_owned(), show_record)
+        self.records
+            .get(key)
+            .map_or_else(|| "-".to_owned(), show_record)
     }
 }
 
@@ -171,15 +197,31 @@ pub(super) fn call(key: &Bytes, call_id: CallId) -> ReqCall {
 }
 
 pub(super) fn copy_call(key: &Bytes, call_id: CallId) -> ReqCall {
-    ReqCall { flags: CallFlags::WANT_READONLY, ..call(key, call_id) }
+    ReqCall {
+        flags: CallFlags::WANT_READONLY,
+        ..call(key, call_id)
+    }
 }
 
 pub(super) fn from(src: u32, reqid: u32, body: Body) -> Packet {
-    Packet { header: Header { generation: GENERATION, dest: 0, src, reqid: ReqId(reqid) }, body }
+    Packet {
+        header: Header {
+            generation: GENERATION,
+            dest: 0,
+            src,
+            reqid: ReqId(reqid),
+        },
+        body,
+    }
 }
 
 pub(super) fn show_record(record: &Record) -> String {
-    let RecordHeader { rsn, dmaster, flags, .. } = record.header;
+    let RecordHeader {
+        rsn,
+        dmaster,
+        flags,
+        ..
+    } = record.header;
     format!("{rsn}@{dmaster} {:x} {}", flags.bits(), text(&record.data))
 }
 
@@ -193,10 +235,17 @@ pub(super) fn show(packet: &Packet) -> String {
     match &packet.body {
         Body::ReqCall(call) => {
             let (id, flags, hops) = (call.call_id.get() & 0xFF, call.flags.bits(), call.hopcount);
-            format!("REQ_CALL {id} flags {flags} hops {hops} from {} #{reqid}", packet.header.src)
+            format!(
+                "REQ_CALL {id} flags {flags} hops {hops} from {} #{reqid}",
+                packet.header.src
+            )
         }
         Body::ReplyCall(reply) => {
-            format!("REPLY_CALL {} {} #{reqid}", reply.status, show_reply(&reply.data))
+            format!(
+                "REPLY_CALL {} {} #{reqid}",
+                reply.status,
+                show_reply(&reply.data)
+            )
         }
         Body::ReplyError(error) => {
             format!("REPLY_ERROR {} {} #{reqid}", error.status, error.text())
@@ -208,7 +257,11 @@ pub(super) fn show(packet: &Packet) -> String {
         }
         Body::ReplyDmaster(r) => {
             let flags = r.record_flags.unwrap_or_default().bits();
-            format!("REPLY_DMASTER {} {flags:x} {} #{reqid}", r.rsn, text(&r.data))
+            format!(
+                "REPLY_DMASTER {} {flags:x} {} #{reqid}",
+                r.rsn,
+                text(&r.data)
+            )
         }
         Body::ReqControl(control) => format!("{} #{reqid}", control.opcode),
         Body::ReplyControl(reply) => format!("REPLY_CONTROL {} #{reqid}", reply.status),
@@ -219,9 +272,10 @@ pub(super) fn show(packet: &Packet) -> String {
 /// Data of a reply; a header in front of it is shown as one.
 fn show_reply(data: &Bytes) -> String {
     match RecordHeader::split(data) {
-        Ok((header, rest)) => {
-            show_record(&Record { header, data: Bytes::copy_from_slice(rest) })
-        }
+        Ok((header, rest)) => show_record(&Record {
+            header,
+            data: Bytes::copy_from_slice(rest),
+        }),
         Err(_) => text(data),
     }
 }

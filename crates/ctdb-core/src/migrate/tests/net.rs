@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    Body, ClientId, DbFlags, Generation, Opcode, Packet, Pnn, RecBuffer, RecordFlags,
-    RecordHeader, ReqControl, Wire,
+    Body, ClientId, DbFlags, Generation, Opcode, Packet, Pnn, RecBuffer, RecordFlags, RecordHeader,
+    ReqControl, Wire,
 };
 
 use super::fixture::{DB, Fixture, NODES, pnn, show, start};
@@ -41,14 +41,22 @@ pub(super) enum Step {
 impl Net {
     pub(super) fn new(flags: DbFlags) -> Self {
         let now = start();
-        let mut nodes: Vec<Fixture> =
-            (0..NODES).map(|me| Fixture::new(me).with_flag(flags)).collect();
+        let mut nodes: Vec<Fixture> = (0..NODES)
+            .map(|me| Fixture::new(me).with_flag(flags))
+            .collect();
         for node in &mut nodes {
             node.now = now;
         }
         let (links, lines) = (BTreeMap::new(), BTreeMap::new());
         let (to_clients, log) = (Vec::new(), Vec::new());
-        let mut net = Self { nodes, links, lines, to_clients, log, now };
+        let mut net = Self {
+            nodes,
+            links,
+            lines,
+            to_clients,
+            log,
+            now,
+        };
         net.advance(Duration::ZERO);
         net
     }
@@ -63,7 +71,9 @@ impl Net {
             while let Some(effect) = self.node(me).cluster.effects.pop_front() {
                 self.place(me, effect);
             }
-            let Some(packet) = self.node(me).cluster.loopback.pop_front() else { return };
+            let Some(packet) = self.node(me).cluster.loopback.pop_front() else {
+                return;
+            };
             self.receive(me, packet);
         }
     }
@@ -71,16 +81,25 @@ impl Net {
     fn place(&mut self, me: u32, effect: Effect) {
         match effect {
             Effect::Record(job) => {
-                self.lines.entry((me, job.key.clone())).or_default().push_back(job);
+                self.lines
+                    .entry((me, job.key.clone()))
+                    .or_default()
+                    .push_back(job);
             }
             Effect::SendPeer { to, packet } => {
-                self.links.entry((me, to.get())).or_default().push_back(packet);
+                self.links
+                    .entry((me, to.get()))
+                    .or_default()
+                    .push_back(packet);
             }
             Effect::SendClient { to, packet } => self.to_clients.push((me, to, packet)),
             Effect::Db { ticket, op, .. } => {
                 let answers = match op {
                     DbOp::ListEmpty { dmaster } => {
-                        vec![DbAnswer::Batch(self.list_empty(me, dmaster)), DbAnswer::Done]
+                        vec![
+                            DbAnswer::Batch(self.list_empty(me, dmaster)),
+                            DbAnswer::Done,
+                        ]
                     }
                     DbOp::Repack { .. } => vec![DbAnswer::Done],
                     other => panic!("the record path does not ask for {other:?}"),
@@ -110,7 +129,9 @@ impl Net {
         let links = self.links.iter().filter(|(_, queue)| !queue.is_empty());
         let links = links.map(|((from, to), _)| Step::Deliver(*from, *to));
         let lines = self.lines.iter().filter(|(_, line)| !line.is_empty());
-        links.chain(lines.map(|((me, key), _)| Step::CarryOut(*me, key.clone()))).collect()
+        links
+            .chain(lines.map(|((me, key), _)| Step::CarryOut(*me, key.clone())))
+            .collect()
     }
 
     pub(super) fn step(&mut self, step: &Step) {
@@ -143,7 +164,8 @@ impl Net {
             }
             Body::ReplyControl(reply) => match cluster.answered(header.reqid) {
                 Some(Asker::Records(ticket)) => {
-                    node.migrator.control_answered(ticket, Some(reply), cluster, now);
+                    node.migrator
+                        .control_answered(ticket, Some(reply), cluster, now);
                 }
                 other => panic!("the record path did not ask as {other:?}"),
             },
@@ -179,7 +201,12 @@ impl Net {
     /// Lets the time pass until there is nothing left to do.
     pub(super) fn advance_to(&mut self, end: Instant) {
         self.run();
-        let wake = |net: &Self| net.nodes.iter().filter_map(|n| n.migrator.poll_timeout()).min();
+        let wake = |net: &Self| {
+            net.nodes
+                .iter()
+                .filter_map(|n| n.migrator.poll_timeout())
+                .min()
+        };
         while let Some(at) = wake(self).filter(|at| *at <= end) {
             self.advance(at.saturating_duration_since(self.now));
             self.run();
@@ -222,11 +249,14 @@ impl Net {
             node.migrator.database_wiped(DB);
             for (key, record) in newest.iter().filter(|(_, r)| !r.data.is_empty()) {
                 let RecordHeader { rsn, flags, .. } = record.header;
-                let flags = flags - RecordFlags::RO_FLAGS | RecordFlags::MIGRATED_WITH_DATA;
+                let flags = (flags - RecordFlags::RO_FLAGS) | RecordFlags::MIGRATED_WITH_DATA;
                 let pushed = RecordHeader::new(rsn, pnn(leader), flags);
                 let lmaster = cluster.vnn_map.lmaster(key).unwrap();
                 let stored = server_store(me, lmaster, pushed, &record.data);
-                let record = Record { header: stored.header, data: record.data.clone() };
+                let record = Record {
+                    header: stored.header,
+                    data: record.data.clone(),
+                };
                 node.records.insert(key.clone(), record);
             }
             node.migrator.push_confirmed(DB, cluster, node.now);

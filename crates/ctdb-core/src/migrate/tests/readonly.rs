@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ctdb_proto::{
-    Body, CallFlags, CallId, DbFlags, RecordFlags, ReplyCall, ReplyControl, ReqCall,
-};
+use ctdb_proto::{Body, CallFlags, CallId, DbFlags, RecordFlags, ReplyCall, ReplyControl, ReqCall};
 
 use super::fixture::{DB, Fixture, call, copy_call, from, header};
 use crate::outstanding::Asker;
@@ -28,7 +26,8 @@ fn revoked(node: &mut Fixture, reqid: u32, reply: Option<ReplyControl>) -> Vec<S
     let Some(Asker::Records(ticket)) = node.cluster.answered(ctdb_proto::ReqId(reqid)) else {
         panic!("no control with reqid {reqid}")
     };
-    node.migrator.control_answered(ticket, reply, &mut node.cluster, node.now);
+    node.migrator
+        .control_answered(ticket, reply, &mut node.cluster, node.now);
     node.run()
 }
 
@@ -42,7 +41,10 @@ fn a_database_without_the_flag_gives_the_record_itself() {
     // And asks others without wanting a copy, in the words of its client.
     let key = node.key(1);
     let said = node.client_says(7, 3, copy_call(&key, CallId::FETCH));
-    assert_eq!(said, [format!("1 REQ_CALL 2 flags 0 hops 0 from 0 #{FIRST}")]);
+    assert_eq!(
+        said,
+        [format!("1 REQ_CALL 2 flags 0 hops 0 from 0 #{FIRST}")]
+    );
     // A redirected call loses its wish, too.
     let said = node.peer_says(from(2, 4, wants_copy(&key)));
     assert_eq!(said, ["1 REQ_CALL 3 flags 0 hops 1 from 2 #4"]);
@@ -77,9 +79,15 @@ fn a_client_is_answered_as_it_asked() {
         let mut node = node(0);
         let key = node.key(1);
         let said = node.client_says(7, 3, copy_call(&key, id));
-        assert_eq!(said, [format!("1 REQ_CALL 3 flags 4 hops 0 from 0 #{FIRST}")]);
+        assert_eq!(
+            said,
+            [format!("1 REQ_CALL 3 flags 4 hops 0 from 0 #{FIRST}")]
+        );
         let copy = super::super::store::join(&header(19, 1, COPY), b"data");
-        let reply = Body::ReplyCall(ReplyCall { status: 0, data: copy });
+        let reply = Body::ReplyCall(ReplyCall {
+            status: 0,
+            data: copy,
+        });
         let said = node.peer_says(from(1, FIRST, reply));
         assert_eq!(said, [format!("client 7 REPLY_CALL 0 {answer} #3")]);
         assert_eq!(node.record(&key), "19@1 2000000 data");
@@ -93,8 +101,14 @@ fn a_copy_never_replaces_what_is_newer() {
     node.put(&key, header(19, 1, NONE), b"here");
     node.client_says(7, 3, copy_call(&key, CallId::FETCH));
     let copy = super::super::store::join(&header(19, 1, COPY), b"data");
-    let reply = Body::ReplyCall(ReplyCall { status: 0, data: copy });
-    assert_eq!(node.peer_says(from(1, FIRST, reply)), ["client 7 REPLY_CALL 0 data #3"]);
+    let reply = Body::ReplyCall(ReplyCall {
+        status: 0,
+        data: copy,
+    });
+    assert_eq!(
+        node.peer_says(from(1, FIRST, reply)),
+        ["client 7 REPLY_CALL 0 data #3"]
+    );
     assert_eq!(node.record(&key), "19@1 0 here");
 }
 
@@ -103,7 +117,10 @@ fn a_short_reply_is_no_copy() {
     let mut node = node(0);
     let key = node.key(1);
     node.client_says(7, 3, copy_call(&key, CallId::NULL));
-    let reply = ReplyCall { status: 0, data: Bytes::from_static(b"short") };
+    let reply = ReplyCall {
+        status: 0,
+        data: Bytes::from_static(b"short"),
+    };
     let said = node.peer_says(from(1, FIRST, Body::ReplyCall(reply)));
     assert_eq!(said, ["client 7 REPLY_CALL 0 short #3"]);
     assert_eq!(node.record(&key), "-");
@@ -128,20 +145,41 @@ fn whoever_may_write_waits_until_all_copies_are_back() {
     node.peer_says(from(2, 5, wants_copy(&key)));
     let said = node.client_says(7, 3, call(&key, CallId::NULL));
     let (one, two) = (FIRST, FIRST + 1);
-    assert_eq!(said, [format!("1 UPDATE_RECORD #{one}"), format!("2 UPDATE_RECORD #{two}")]);
+    assert_eq!(
+        said,
+        [
+            format!("1 UPDATE_RECORD #{one}"),
+            format!("2 UPDATE_RECORD #{two}")
+        ]
+    );
     assert_eq!(node.record(&key), "21@0 5000000 data");
     // Others wait as well, readers too.
-    assert!(node.client_says(8, 6, copy_call(&key, CallId::FETCH)).is_empty());
-    assert!(node.peer_says(from(1, 7, Body::ReqCall(call(&key, CallId::NULL)))).is_empty());
+    assert!(
+        node.client_says(8, 6, copy_call(&key, CallId::FETCH))
+            .is_empty()
+    );
+    assert!(
+        node.peer_says(from(1, 7, Body::ReqCall(call(&key, CallId::NULL))))
+            .is_empty()
+    );
 
     assert!(revoked(&mut node, one, Some(ReplyControl::status(0))).is_empty());
     let said = revoked(&mut node, two, Some(ReplyControl::status(0)));
-    assert_eq!(said, ["client 7 REPLY_CALL 0  #3", "1 REPLY_DMASTER 24 10000 data #7"]);
+    assert_eq!(
+        said,
+        [
+            "client 7 REPLY_CALL 0  #3",
+            "1 REPLY_DMASTER 24 10000 data #7"
+        ]
+    );
     assert_eq!(node.database().statistics.db_ro_revokes, 1);
     // The reader's turn comes a second later; the record is elsewhere by then.
     node.now += Duration::from_secs(1);
     node.migrator.handle_timeout(&mut node.cluster, node.now);
-    assert_eq!(node.run(), [format!("1 REQ_CALL 3 flags 4 hops 0 from 0 #{}", FIRST + 2)]);
+    assert_eq!(
+        node.run(),
+        [format!("1 REQ_CALL 3 flags 4 hops 0 from 0 #{}", FIRST + 2)]
+    );
 }
 
 #[test]
@@ -191,7 +229,8 @@ fn a_recovery_ends_all_revokes() {
     node.peer_says(from(1, 4, wants_copy(&key)));
     node.client_says(7, 3, call(&key, CallId::NULL));
     node.put(&key, header(30, 0, NONE), b"data");
-    node.migrator.push_confirmed(DB, &mut node.cluster, node.now);
+    node.migrator
+        .push_confirmed(DB, &mut node.cluster, node.now);
     assert_eq!(node.run(), ["client 7 REPLY_CALL 0  #3"]);
     assert!(revoked(&mut node, FIRST, Some(ReplyControl::status(0))).is_empty());
     assert_eq!(node.record(&key), "31@0 0 data");

@@ -27,7 +27,11 @@ fn ask(net: &mut Net, me: u32, call: ctdb_proto::ReqCall) -> Vec<String> {
     let answered = net.to_clients.len();
     net.node(me).client_call(7, 3, call);
     net.run();
-    assert_eq!(net.to_clients.len(), answered + 1, "the client is answered once");
+    assert_eq!(
+        net.to_clients.len(),
+        answered + 1,
+        "the client is answered once"
+    );
     let short = |line: &String| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     net.log.iter().map(short).collect()
 }
@@ -36,10 +40,18 @@ fn ask(net: &mut Net, me: u32, call: ctdb_proto::ReqCall) -> Vec<String> {
 fn a_record_that_never_existed() {
     let mut net = net();
     let key = net.node(0).key(0);
-    assert_eq!(fetch(&mut net, 1, &key), ["1->0 REQ_CALL", "0->1 REPLY_DMASTER"]);
+    assert_eq!(
+        fetch(&mut net, 1, &key),
+        ["1->0 REQ_CALL", "0->1 REPLY_DMASTER"]
+    );
     assert_eq!(net.record(&key), ["1@1 0 ", "3@1 0 ", "-"]);
     // D = 1 is not lmaster and the record is empty: its copy goes.
-    let flow = ["2->0 REQ_CALL", "0->1 REQ_CALL", "1->0 REQ_DMASTER", "0->2 REPLY_DMASTER"];
+    let flow = [
+        "2->0 REQ_CALL",
+        "0->1 REQ_CALL",
+        "1->0 REQ_DMASTER",
+        "0->2 REPLY_DMASTER",
+    ];
     assert_eq!(fetch(&mut net, 2, &key), flow);
     assert_eq!(net.record(&key), ["3@2 0 ", "-", "5@2 0 "]);
 }
@@ -51,7 +63,10 @@ fn with_data_the_old_dmaster_keeps_a_stale_copy() {
     fetch(&mut net, 1, &key);
     net.node(1).put(&key, header(3, 1, NONE), b"data");
     fetch(&mut net, 2, &key);
-    assert_eq!(net.record(&key), ["3@2 10000 data", "3@2 10000 data", "5@2 10000 data"]);
+    assert_eq!(
+        net.record(&key),
+        ["3@2 10000 data", "3@2 10000 data", "5@2 10000 data"]
+    );
 }
 
 #[test]
@@ -72,7 +87,10 @@ fn the_requester_knows_the_dmaster() {
     }
     let flow = ["2->1 REQ_CALL", "1->0 REQ_DMASTER", "0->2 REPLY_DMASTER"];
     assert_eq!(fetch(&mut net, 2, &key), flow);
-    assert_eq!(net.record(&key), ["5@2 10000 data", "5@2 10000 data", "7@2 10000 data"]);
+    assert_eq!(
+        net.record(&key),
+        ["5@2 10000 data", "5@2 10000 data", "7@2 10000 data"]
+    );
 }
 
 #[test]
@@ -81,7 +99,10 @@ fn the_requester_is_lmaster() {
     let key = net.node(0).key(0);
     net.node(0).put(&key, header(4, 1, WITH_DATA), b"data");
     net.node(1).put(&key, header(5, 1, WITH_DATA), b"data");
-    assert_eq!(fetch(&mut net, 0, &key), ["0->1 REQ_CALL", "1->0 REQ_DMASTER"]);
+    assert_eq!(
+        fetch(&mut net, 0, &key),
+        ["0->1 REQ_CALL", "1->0 REQ_DMASTER"]
+    );
     assert_eq!(net.record(&key), ["7@0 10000 data", "5@0 10000 data", "-"]);
 }
 
@@ -96,7 +117,10 @@ fn the_requesters_copy_is_stale() {
     let flow = ["2->0 REQ_CALL", "0->1 REQ_CALL", "1->2 REPLY_DMASTER"];
     assert_eq!(fetch(&mut net, 2, &key), flow);
     assert!(net.log[1].contains("hops 1"), "{:?}", net.log);
-    assert_eq!(net.record(&key), ["5@1 10000 old", "8@2 10000 new", "10@2 10000 new"]);
+    assert_eq!(
+        net.record(&key),
+        ["5@1 10000 old", "8@2 10000 new", "10@2 10000 new"]
+    );
 }
 
 #[test]
@@ -110,10 +134,20 @@ fn read_only_copies_are_given_and_taken_back() {
     // Delegation: the owner goes from 18 to 21, the copy gets 19.
     let flow = ask(&mut net, 2, copy_call(&key, CallId::FETCH));
     assert_eq!(flow, ["2->1 REQ_CALL", "1->2 REPLY_CALL"]);
-    assert_eq!(net.record(&key), ["17@1 10000 data", "21@1 1010000 data", "19@1 2010000 data"]);
+    assert_eq!(
+        net.record(&key),
+        ["17@1 10000 data", "21@1 1010000 data", "19@1 2010000 data"]
+    );
     // Another one changes the owner no more.
     ask(&mut net, 0, copy_call(&key, CallId::FETCH));
-    assert_eq!(net.record(&key), ["19@1 2010000 data", "21@1 1010000 data", "19@1 2010000 data"]);
+    assert_eq!(
+        net.record(&key),
+        [
+            "19@1 2010000 data",
+            "21@1 1010000 data",
+            "19@1 2010000 data"
+        ]
+    );
 
     // A call of the owner's client that may write: copies 20 without the flag, owner 22, 23, 24.
     let flow = ask(&mut net, 1, call(&key, CallId::NULL));
@@ -122,7 +156,10 @@ fn read_only_copies_are_given_and_taken_back() {
     answered.sort();
     assert_eq!(asked, ["1->0 UPDATE_RECORD", "1->2 UPDATE_RECORD"]);
     assert_eq!(answered, ["0->1 REPLY_CONTROL", "2->1 REPLY_CONTROL"]);
-    assert_eq!(net.record(&key), ["20@1 10000 data", "24@1 10000 data", "20@1 10000 data"]);
+    assert_eq!(
+        net.record(&key),
+        ["20@1 10000 data", "24@1 10000 data", "20@1 10000 data"]
+    );
     assert_eq!(net.node(1).cluster.statistics.total_ro_delegations, 2);
     assert_eq!(net.node(1).cluster.statistics.total_ro_revokes, 1);
 
@@ -132,7 +169,10 @@ fn read_only_copies_are_given_and_taken_back() {
     assert_eq!(net.node(1).record(&key), "27@1 1010000 data");
     assert_eq!(net.node(2).record(&key), "25@1 2010000 data");
     ask(&mut net, 2, call(&key, CallId::NULL));
-    assert_eq!(net.record(&key), ["29@2 10000 data", "29@2 10000 data", "31@2 10000 data"]);
+    assert_eq!(
+        net.record(&key),
+        ["29@2 10000 data", "29@2 10000 data", "31@2 10000 data"]
+    );
 }
 
 #[test]
@@ -145,8 +185,15 @@ fn a_deleted_record_that_never_left_with_data_is_vacuumed() {
     net.log.clear();
     net.idle_for(Duration::from_secs(30));
     assert_eq!(net.record(&key), ["-", "-", "-"]);
-    let kinds: Vec<_> = net.log.iter().map(|l| l.split(' ').nth(1).unwrap()).collect();
-    assert_eq!(kinds, ["VACUUM_FETCH", "REPLY_CONTROL", "REQ_CALL", "REQ_DMASTER"]);
+    let kinds: Vec<_> = net
+        .log
+        .iter()
+        .map(|l| l.split(' ').nth(1).unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        ["VACUUM_FETCH", "REPLY_CONTROL", "REQ_CALL", "REQ_DMASTER"]
+    );
 }
 
 #[test]
@@ -162,7 +209,11 @@ fn a_deleted_record_that_left_with_data_is_vacuumed_everywhere() {
         key: key.clone(),
     };
     let node = net.node(2);
-    assert_eq!(node.migrator.schedule_for_deletion(&deleted, &mut node.cluster, node.now), 0);
+    assert_eq!(
+        node.migrator
+            .schedule_for_deletion(&deleted, &mut node.cluster, node.now),
+        0
+    );
     net.idle_for(Duration::from_secs(30));
     assert_eq!(net.record(&key), ["-", "-", "-"]);
 }
@@ -174,7 +225,11 @@ fn a_full_run_finds_what_no_queue_has() {
     net.node(1).put(&key, header(7, 1, WITH_DATA), b"");
     net.node(0).put(&key, header(5, 1, WITH_DATA), b"stale");
     net.idle_for(Duration::from_secs(120));
-    assert_eq!(net.node(1).record(&key), "7@1 10000 ", "fast runs do not look");
+    assert_eq!(
+        net.node(1).record(&key),
+        "7@1 10000 ",
+        "fast runs do not look"
+    );
     net.idle_for(Duration::from_secs(600));
     assert_eq!(net.record(&key), ["-", "-", "-"]);
 }

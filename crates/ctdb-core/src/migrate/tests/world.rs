@@ -87,7 +87,9 @@ impl World {
     fn step(&mut self, start_new: bool) {
         let steps = self.net.steps();
         match self.rng.u32(0..100) {
-            0..=2 => self.net.advance(Duration::from_micros(self.rng.u64(1..400))),
+            0..=2 => self
+                .net
+                .advance(Duration::from_micros(self.rng.u64(1..400))),
             3 if self.rng.u32(0..20) == 0 => self.net.advance(Duration::from_secs(11)),
             4..=30 => {
                 let client = self.rng.usize(0..self.clients.len());
@@ -116,7 +118,11 @@ impl World {
                 1..=8 => Kind::Read,
                 _ => Kind::Increment,
             };
-            self.clients[at].wants = Some(Want { key, kind, rounds: 0 });
+            self.clients[at].wants = Some(Want {
+                key,
+                kind,
+                rounds: 0,
+            });
         }
         let want = self.clients[at].wants.clone().expect("was just set");
         if self.use_record(at, &want) {
@@ -135,14 +141,19 @@ impl World {
             return false; // The client would wait for the lock.
         }
         let node = self.net.node(me);
-        let Some(record) = node.records.get_mut(&want.key) else { return false };
+        let Some(record) = node.records.get_mut(&want.key) else {
+            return false;
+        };
         let flags = record.header.flags;
         let mine = record.header.dmaster == me;
         let number = number_in(&record.data);
         match want.kind {
             Kind::Read if mine || flags.contains(RecordFlags::RO_HAVE_READONLY) => {
                 let (seed, key) = (self.seed, &want.key);
-                assert_eq!(number, self.expected[key], "seed {seed}: {key:?} is stale on {me}");
+                assert_eq!(
+                    number, self.expected[key],
+                    "seed {seed}: {key:?} is stale on {me}"
+                );
                 true
             }
             Kind::Increment | Kind::Delete
@@ -150,13 +161,24 @@ impl World {
             {
                 let deletes = want.kind == Kind::Delete;
                 let next = if deletes { 0 } else { number + 1 };
-                record.data = if deletes { Bytes::new() } else { next.to_string().into() };
+                record.data = if deletes {
+                    Bytes::new()
+                } else {
+                    next.to_string().into()
+                };
                 let (seed, key) = (self.seed, &want.key);
-                assert_eq!(number, self.expected[key], "seed {seed}: lost update of {key:?}");
+                assert_eq!(
+                    number, self.expected[key],
+                    "seed {seed}: lost update of {key:?}"
+                );
                 self.expected.insert(want.key.clone(), next);
                 if deletes {
                     let header = record.header;
-                    let data = KeyData { db_id: DB, header, key: want.key.clone() };
+                    let data = KeyData {
+                        db_id: DB,
+                        header,
+                        key: want.key.clone(),
+                    };
                     let (cluster, now) = (&mut node.cluster, node.now);
                     node.migrator.schedule_for_deletion(&data, cluster, now);
                 }
@@ -173,12 +195,19 @@ impl World {
         client.waiting = Some(ReqId(reqid));
         let want_mut = client.wants.as_mut().expect("it wants something");
         want_mut.rounds += 1;
-        assert!(want_mut.rounds < 500, "seed {}: {want:?} never comes to rest", self.seed);
+        assert!(
+            want_mut.rounds < 500,
+            "seed {}: {want:?} never comes to rest",
+            self.seed
+        );
         let flags = match want.kind {
             Kind::Read => CallFlags::WANT_READONLY,
             _ => CallFlags::IMMEDIATE_MIGRATION,
         };
-        let asked = ReqCall { flags, ..call(&want.key, CallId::NULL) };
+        let asked = ReqCall {
+            flags,
+            ..call(&want.key, CallId::NULL)
+        };
         let (node, id) = (client.node, client.id);
         self.net.node(node).client_call(id.get(), reqid, asked);
         self.net.collect(node);
@@ -187,7 +216,10 @@ impl World {
     fn deliver_answers(&mut self) {
         for (node, to, packet) in std::mem::take(&mut self.net.to_clients) {
             let seed = self.seed;
-            let Some(client) = self.clients.iter_mut().find(|c| c.id == to && c.node == node)
+            let Some(client) = self
+                .clients
+                .iter_mut()
+                .find(|c| c.id == to && c.node == node)
             else {
                 continue; // It has left.
             };
@@ -197,7 +229,11 @@ impl World {
                 "seed {seed}: {reqid} of client {to} is answered twice"
             );
             assert_eq!(client.waiting, Some(reqid), "seed {seed}: nobody asked");
-            assert!(matches!(packet.body, Body::ReplyCall(_)), "seed {seed}: {}", show(&packet));
+            assert!(
+                matches!(packet.body, Body::ReplyCall(_)),
+                "seed {seed}: {}",
+                show(&packet)
+            );
             client.waiting = None;
         }
     }
@@ -213,7 +249,12 @@ impl World {
         self.net.collect(node);
         self.deliver_answers();
         let id = ClientId(gone.get() + 1000);
-        self.clients[at] = Client { node, id, wants: None, waiting: None };
+        self.clients[at] = Client {
+            node,
+            id,
+            wants: None,
+            waiting: None,
+        };
     }
 
     /// The databases freeze, the newest copies win, and the nodes thaw one after the other while
@@ -243,7 +284,10 @@ impl World {
     fn come_to_rest(&mut self) {
         for _ in 0..100_000 {
             self.step(false);
-            let busy = self.clients.iter().any(|c| c.waiting.is_some() || c.wants.is_some());
+            let busy = self
+                .clients
+                .iter()
+                .any(|c| c.waiting.is_some() || c.wants.is_some());
             if !busy && self.net.steps().is_empty() {
                 break;
             }
@@ -251,8 +295,16 @@ impl World {
                 self.net.advance(Duration::from_millis(1100));
             }
         }
-        let busy: Vec<_> = self.clients.iter().filter_map(|c| c.wants.as_ref()).collect();
-        assert!(busy.is_empty(), "seed {}: still waiting: {busy:?}", self.seed);
+        let busy: Vec<_> = self
+            .clients
+            .iter()
+            .filter_map(|c| c.wants.as_ref())
+            .collect();
+        assert!(
+            busy.is_empty(),
+            "seed {}: still waiting: {busy:?}",
+            self.seed
+        );
         self.net.run();
     }
 
@@ -262,8 +314,12 @@ impl World {
         for key in self.keys.clone() {
             let shown = self.net.record(&key);
             let lmaster = self.net.nodes[0].cluster.vnn_map.lmaster(&key).unwrap();
-            let copies: Vec<_> =
-                self.net.nodes.iter().map(|node| node.records.get(&key).cloned()).collect();
+            let copies: Vec<_> = self
+                .net
+                .nodes
+                .iter()
+                .map(|node| node.records.get(&key).cloned())
+                .collect();
             let owners: Vec<u32> = (0..NODES)
                 .filter(|me| {
                     let copy = &copies[*me as usize];
@@ -318,7 +374,11 @@ fn live(seed: u64, flags: DbFlags, recoveries: bool) {
     }
     world.come_to_rest();
     world.check();
-    assert!(world.done > 100, "seed {seed}: only {} were done", world.done);
+    assert!(
+        world.done > 100,
+        "seed {seed}: only {} were done",
+        world.done
+    );
     // What is deleted at last leaves all nodes.
     world.net.idle_for(Duration::from_secs(60));
     world.check();
@@ -329,7 +389,11 @@ fn live(seed: u64, flags: DbFlags, recoveries: bool) {
         });
         // An empty record with read-only copies stays until a call takes them back (4.5).
         if world.expected[&key] == 0 && !delegated {
-            assert_eq!(world.net.record(&key), ["-", "-", "-"], "seed {seed}: {key:?}");
+            assert_eq!(
+                world.net.record(&key),
+                ["-", "-", "-"],
+                "seed {seed}: {key:?}"
+            );
         }
     }
 }
