@@ -116,7 +116,6 @@ impl Migrator {
         reqid: ReqId,
         call: ReqCall,
         cluster: &mut Cluster,
-        _now: Instant,
     ) {
         cluster.call_began();
         let (db, key) = (call.db_id, call.key.clone());
@@ -137,8 +136,8 @@ impl Migrator {
         self.submit(db, key, Work::ClientCall(call), cluster);
     }
 
-    /// `REQ_CALL`, `REPLY_CALL`, `REQ_DMASTER`, `REPLY_DMASTER` or `REPLY_ERROR` of a peer or of this node,
-    /// with its generation checked (3.5). Other packets are none of its business.
+    /// `REQ_CALL`, `REPLY_CALL`, `REQ_DMASTER`, `REPLY_DMASTER` or `REPLY_ERROR` of a peer or of
+    /// this node, with its generation checked (3.5). Other packets are none of its business.
     pub(crate) fn peer_packet(&mut self, packet: Packet, cluster: &mut Cluster, now: Instant) {
         let header = packet.header;
         match packet.body {
@@ -333,7 +332,7 @@ impl Migrator {
     }
 
     /// The client is gone: nobody waits for its calls, and others go on without them.
-    pub(crate) fn client_gone(&mut self, client: ClientId, cluster: &mut Cluster, _now: Instant) {
+    pub(crate) fn client_gone(&mut self, client: ClientId, cluster: &mut Cluster) {
         for reqid in self.pending.select(|p| p.is_of(client)) {
             let Some(pending) = self.pending.remove(reqid, cluster) else {
                 continue;
@@ -367,7 +366,7 @@ impl Migrator {
     }
 
     /// A recovery has replaced all records: no node has read-only copies any more (4.5).
-    pub(crate) fn push_confirmed(&mut self, db: DbId, cluster: &mut Cluster, _now: Instant) {
+    pub(crate) fn push_confirmed(&mut self, db: DbId, cluster: &mut Cluster) {
         for (key, work) in self.state(db).readonly.clear() {
             self.submit(db, key, work, cluster);
         }

@@ -52,8 +52,8 @@ pub(super) fn decide(view: View<'_>, batch: u64, new: &Record, old: Option<&Reco
 }
 
 impl Migrator {
-    /// `UPDATE_RECORD` for a volatile database that is healthy and not in recovery. Answered with 0,
-    /// or 1 if a record here is newer.
+    /// `UPDATE_RECORD` for a volatile database that is healthy and not in recovery. Answered with
+    /// 0, or 1 if a record here is newer.
     ///
     /// A revoke of before a recovery is refused, since the record may have begun a new life since.
     /// The original lets it overwrite that.

@@ -52,7 +52,7 @@ impl Node {
         let Err(request) = self.serve_recovery(caller, request, now) else {
             return;
         };
-        let Err(request) = self.serve_client(caller, request, now) else {
+        let Err(request) = self.serve_client(caller, request) else {
             return;
         };
         let Err(_) = self.serve_statistics(caller, request, now) else {
@@ -142,7 +142,7 @@ impl Node {
                 self.transaction_committed(caller, db, transaction, &answer);
             }
             Waiting::Pull { caller, .. } => self.answer_count(caller, answer),
-            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, answer, now),
+            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, answer),
             Waiting::Seqnum { caller } => self.answer_seqnum(caller, answer),
             Waiting::Update { caller, started } => {
                 self.update_done(caller, now.saturating_duration_since(started), answer);

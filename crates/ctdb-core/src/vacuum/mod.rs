@@ -197,12 +197,7 @@ fn look_to_delete(view: View<'_>, record: Option<&Record>, queued: Rsn) -> Vacuu
 
 impl Migrator {
     /// `SCHEDULE_FOR_DELETION`: a client has emptied a record. Returns the status.
-    pub(crate) fn schedule_for_deletion(
-        &mut self,
-        record: &KeyData,
-        cluster: &mut Cluster,
-        _now: Instant,
-    ) -> i32 {
+    pub(crate) fn schedule_for_deletion(&mut self, record: &KeyData, cluster: &mut Cluster) -> i32 {
         if volatile(record.db_id, cluster).is_none() {
             return -1;
         }
@@ -213,12 +208,7 @@ impl Migrator {
     }
 
     /// `VACUUM_FETCH`: these records are empty, and this node is their lmaster. Returns the status.
-    pub(crate) fn vacuum_fetch(
-        &mut self,
-        records: &RecBuffer,
-        cluster: &mut Cluster,
-        _now: Instant,
-    ) -> i32 {
+    pub(crate) fn vacuum_fetch(&mut self, records: &RecBuffer, cluster: &mut Cluster) -> i32 {
         if volatile(records.db_id(), cluster).is_none() {
             return -1;
         }

@@ -74,7 +74,6 @@ impl Migrator {
         caller: Caller,
         records: &RecBuffer,
         cluster: &mut Cluster,
-        _now: Instant,
     ) {
         let db = records.db_id();
         if volatile(db, cluster).is_none() || records.check_headers().is_err() {

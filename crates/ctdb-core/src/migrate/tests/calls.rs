@@ -226,8 +226,7 @@ fn a_client_that_goes_takes_its_calls_along_and_not_those_of_others() {
     node.client_says(7, 3, null(&key));
     node.client_says(8, 4, null(&key));
     node.gone.insert(ClientId(7));
-    node.migrator
-        .client_gone(ClientId(7), &mut node.cluster, node.now);
+    node.migrator.client_gone(ClientId(7), &mut node.cluster);
     assert_eq!(
         node.run(),
         ["1 REQ_CALL 1 flags 1 hops 0 from 0 #2147483449"]

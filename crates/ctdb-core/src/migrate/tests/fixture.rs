@@ -101,7 +101,7 @@ impl Fixture {
     pub(super) fn client_call(&mut self, client: u32, reqid: u32, call: ReqCall) {
         let (client, reqid) = (ClientId(client), ReqId(reqid));
         self.migrator
-            .client_call(client, reqid, call, &mut self.cluster, self.now);
+            .client_call(client, reqid, call, &mut self.cluster);
     }
 
     pub(super) fn peer_packet(&mut self, packet: Packet) {

@@ -160,7 +160,7 @@ impl Net {
         match packet.body {
             Body::ReqControl(control) => {
                 let caller = Caller::of(header.src().unwrap(), &header, &control);
-                serve(&mut node.migrator, caller, &control, cluster, now);
+                serve(&mut node.migrator, caller, &control, cluster);
             }
             Body::ReplyControl(reply) => match cluster.answered(header.reqid) {
                 Some(Asker::Records(ticket)) => {
@@ -259,7 +259,7 @@ impl Net {
                 };
                 node.records.insert(key.clone(), record);
             }
-            node.migrator.push_confirmed(DB, cluster, node.now);
+            node.migrator.push_confirmed(DB, cluster);
             node.database().generation = generation;
         }
     }
@@ -278,14 +278,13 @@ fn serve(
     caller: Caller,
     control: &ReqControl,
     cluster: &mut crate::cluster::Cluster,
-    now: Instant,
 ) {
     let records = RecBuffer::decode(&mut control.data.clone()).unwrap();
     match control.opcode {
         Opcode::UPDATE_RECORD => migrator.update_records(caller, &records, cluster),
-        Opcode::TRY_DELETE_RECORDS => migrator.try_delete_records(caller, &records, cluster, now),
+        Opcode::TRY_DELETE_RECORDS => migrator.try_delete_records(caller, &records, cluster),
         Opcode::VACUUM_FETCH => {
-            let status = migrator.vacuum_fetch(&records, cluster, now);
+            let status = migrator.vacuum_fetch(&records, cluster);
             let reply = Body::ReplyControl(ctdb_proto::ReplyControl::status(status));
             cluster.send(caller.node, caller.reqid, reply);
         }

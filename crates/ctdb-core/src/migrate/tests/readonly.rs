@@ -229,8 +229,7 @@ fn a_recovery_ends_all_revokes() {
     node.peer_says(from(1, 4, wants_copy(&key)));
     node.client_says(7, 3, call(&key, CallId::NULL));
     node.put(&key, header(30, 0, NONE), b"data");
-    node.migrator
-        .push_confirmed(DB, &mut node.cluster, node.now);
+    node.migrator.push_confirmed(DB, &mut node.cluster);
     assert_eq!(node.run(), ["client 7 REPLY_CALL 0  #3"]);
     assert!(revoked(&mut node, FIRST, Some(ReplyControl::status(0))).is_empty());
     assert_eq!(node.record(&key), "31@0 0 data");

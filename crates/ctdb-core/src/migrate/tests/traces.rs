@@ -211,7 +211,7 @@ fn a_deleted_record_that_left_with_data_is_vacuumed_everywhere() {
     let node = net.node(2);
     assert_eq!(
         node.migrator
-            .schedule_for_deletion(&deleted, &mut node.cluster, node.now),
+            .schedule_for_deletion(&deleted, &mut node.cluster),
         0
     );
     net.idle_for(Duration::from_secs(30));

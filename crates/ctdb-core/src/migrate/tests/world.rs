@@ -179,8 +179,8 @@ impl World {
                         header,
                         key: want.key.clone(),
                     };
-                    let (cluster, now) = (&mut node.cluster, node.now);
-                    node.migrator.schedule_for_deletion(&data, cluster, now);
+                    node.migrator
+                        .schedule_for_deletion(&data, &mut node.cluster);
                 }
                 true
             }
@@ -244,8 +244,9 @@ impl World {
         let (node, gone) = (self.clients[at].node, self.clients[at].id);
         let node_state = self.net.node(node);
         node_state.gone.insert(gone);
-        let (cluster, now) = (&mut node_state.cluster, node_state.now);
-        node_state.migrator.client_gone(gone, cluster, now);
+        node_state
+            .migrator
+            .client_gone(gone, &mut node_state.cluster);
         self.net.collect(node);
         self.deliver_answers();
         let id = ClientId(gone.get() + 1000);
