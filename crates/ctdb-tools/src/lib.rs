@@ -1,0 +1,5 @@
+//! What the command line tools share, and what tests borrow from them.
+
+#![forbid(unsafe_code)]
+
+pub mod local_cluster;
