@@ -1,0 +1,165 @@
+//! Stopping the access to databases for a recovery, and letting it go on (data-plane.md 6.5).
+//!
+//! The lock itself is held by a thread of the shell. While a database is frozen, or about to be,
+//! the record path holds its jobs back: they would only queue for the same lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use ctdb_proto::DbId;
+
+use crate::cluster::Cluster;
+use crate::database::Freeze;
+use crate::effect::{DbOp, Effect};
+use crate::node::Node;
+use crate::waiting::{Caller, Waiting};
+
+/// Who waits for which freeze.
+#[derive(Debug, Default)]
+pub(crate) struct Freezes {
+    waiters: BTreeMap<DbId, Vec<Caller>>,
+    /// Freezes of everything that are not complete, each with the databases it still waits for.
+    everything: Vec<FreezeAll>,
+    /// FREEZE was asked for since the last thaw of everything.
+    frozen_all: bool,
+}
+
+#[derive(Debug)]
+struct FreezeAll {
+    caller: Option<Caller>,
+    missing: BTreeSet<DbId>,
+    failed: bool,
+}
+
+impl Freezes {
+    /// Whether no record can be reached. False without databases.
+    pub(crate) fn everything_is_frozen(&self, cluster: &Cluster) -> bool {
+        !cluster.databases.is_empty() && cluster.databases.values().all(|db| db.is_frozen())
+    }
+}
+
+impl Node {
+    /// DB_FREEZE: answers once the lock over all records is held.
+    pub(crate) fn freeze_one(&mut self, db: DbId, caller: Caller) {
+        let Some(database) = self.cluster.databases.get(&db) else {
+            return self.answer_status(caller, -1);
+        };
+        if database.is_frozen() {
+            return self.answer_status(caller, 0);
+        }
+        self.freezes.waiters.entry(db).or_default().push(caller);
+        self.start_freeze(db);
+    }
+
+    /// FREEZE: everything, because the node became inactive or somebody asked for it. The volatile
+    /// records must not enter the next recovery.
+    pub(crate) fn freeze_all(&mut self, caller: Option<Caller>, _now: Instant) {
+        tracing::error!(
+            "{}",
+            if self.freezes.frozen_all { "Freeze all: incremental" } else { "Freeze all" }
+        );
+        self.freezes.frozen_all = true;
+        let mut missing = BTreeSet::new();
+        for db in self.cluster.databases.values_mut() {
+            if db.is_volatile() {
+                db.invalid_records = true;
+            }
+            if !db.is_frozen() {
+                missing.insert(db.id);
+            }
+        }
+        for db in &missing {
+            self.start_freeze(*db);
+        }
+        self.freezes.everything.push(FreezeAll { caller, missing, failed: false });
+        self.finish_freezes_of_everything();
+    }
+
+    pub(crate) fn start_freeze(&mut self, db: DbId) {
+        let Some(database) = self.cluster.databases.get(&db) else { return };
+        if database.freeze != Freeze::None {
+            return;
+        }
+        tracing::error!("Freeze db: {}", database.name);
+        let ticket = self.cluster.ticket();
+        if let Some(database) = self.cluster.databases.get_mut(&db) {
+            database.freeze = Freeze::Pending { ticket };
+        }
+        self.migrator.freezing(db);
+        self.waiting.insert(ticket, Waiting::Freeze { db });
+        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Freeze });
+    }
+
+    /// The lock is held, or will not be.
+    pub(crate) fn freeze_done(&mut self, db: DbId, held: bool, now: Instant) {
+        if let Some(database) = self.cluster.databases.get_mut(&db) {
+            database.freeze = if held { Freeze::Frozen } else { Freeze::None };
+            if held {
+                tracing::error!("Freeze db: {} frozen", database.name);
+            }
+        }
+        if !held {
+            self.migrator.thawed(db, &mut self.cluster, now);
+        }
+        let status = if held { 0 } else { -1 };
+        for caller in self.freezes.waiters.remove(&db).unwrap_or_default() {
+            self.answer_status(caller, status);
+        }
+        for all in &mut self.freezes.everything {
+            all.failed |= all.missing.remove(&db) && !held;
+        }
+        self.finish_freezes_of_everything();
+        self.open_when_frozen();
+    }
+
+    fn finish_freezes_of_everything(&mut self) {
+        let (done, open) = std::mem::take(&mut self.freezes.everything)
+            .into_iter()
+            .partition(|all| all.missing.is_empty());
+        self.freezes.everything = open;
+        let done: Vec<FreezeAll> = done;
+        for all in done {
+            tracing::error!("Freeze all: frozen");
+            if let Some(caller) = all.caller {
+                self.answer_status(caller, if all.failed { -1 } else { 0 });
+            }
+        }
+    }
+
+    /// DB_THAW: records can be reached again; calls that were under way start anew.
+    pub(crate) fn thaw(&mut self, db: DbId, now: Instant) {
+        let Some(database) = self.cluster.databases.get_mut(&db) else { return };
+        if database.freeze == Freeze::None {
+            return;
+        }
+        tracing::error!("Release freeze handle for db {}", database.name);
+        tracing::error!("Thaw db: {} generation {}", database.name, database.generation);
+        database.freeze = Freeze::None;
+        database.transaction = None;
+        database.invalid_records = false;
+        database.push = None;
+        let ticket = self.cluster.ticket();
+        self.waiting.insert(ticket, Waiting::Background { what: "thaw" });
+        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Thaw });
+        for caller in self.freezes.waiters.remove(&db).unwrap_or_default() {
+            self.answer_status(caller, -1);
+        }
+        for all in &mut self.freezes.everything {
+            all.failed |= all.missing.remove(&db);
+        }
+        self.finish_freezes_of_everything();
+        self.migrator.thawed(db, &mut self.cluster, now);
+    }
+
+    /// Part of SET_RECMODE NORMAL when everything was frozen through FREEZE.
+    pub(crate) fn thaw_all_if_frozen(&mut self, now: Instant) {
+        if !std::mem::take(&mut self.freezes.frozen_all) {
+            return;
+        }
+        tracing::error!("Thawing all");
+        let databases: Vec<_> = self.cluster.databases.keys().copied().collect();
+        for db in databases {
+            self.thaw(db, now);
+        }
+    }
+}

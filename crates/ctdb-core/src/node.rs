@@ -1,0 +1,259 @@
+//! One node of the cluster: owns every machine, and routes what happens to the one concerned.
+//!
+//! The shell tells it what happened ([`Node::handle`]) and when time has passed
+//! ([`Node::handle_timeout`]), carries out what it wants done ([`Node::poll_effect`]) and wakes it
+//! when it asks for that ([`Node::poll_timeout`]). Nothing here waits: work that takes time is an
+//! effect with a [`Ticket`], and its answer comes back as an input.
+//!
+//! What the node sends to itself (a client's control for this node, a broadcast, a call that is
+//! served locally) is put on a loopback queue and takes the same way as a packet of a peer, once
+//! the handler that sent it has returned.
+
+mod lifecycle;
+mod packets;
+mod recovery_side;
+mod timers;
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use ctdb_proto::{Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, Srvid};
+
+use crate::clients::Clients;
+use crate::cluster::{Cluster, NodeEntry};
+use crate::config::NodeConfig;
+use crate::effect::{Effect, Ticket};
+use crate::explain::History;
+use crate::freeze::Freezes;
+use crate::input::{Input, Record};
+use crate::migrate::{Migrator, RecordJob, Verdict};
+use crate::monitor::Monitor;
+use crate::peers::{PeerChange, Peers, Refusal};
+use crate::recoverd::Recoverd;
+use crate::serve::attach::DeferredAttach;
+use crate::traverse::Traverses;
+use crate::waiting::Waiting;
+
+pub use lifecycle::Times;
+
+/// One node of the cluster. See the module's documentation.
+pub struct Node {
+    pub(crate) config: NodeConfig,
+    pub(crate) cluster: Cluster,
+    pub(crate) peers: Peers,
+    pub(crate) clients: Clients,
+    pub(crate) migrator: Migrator,
+    /// Runs from the end of the `setup` event on.
+    pub(crate) recoverd: Option<Recoverd>,
+    /// Addresses of record batches that a running recovery listens to.
+    pub(crate) recovery_streams: BTreeSet<Srvid>,
+    pub(crate) freezes: Freezes,
+    pub(crate) traverses: Traverses,
+    pub(crate) monitor: Monitor,
+    pub(crate) deferred_attaches: Vec<DeferredAttach>,
+    /// Who waits for what the shell is doing.
+    pub(crate) waiting: HashMap<Ticket, Waiting>,
+    pub(crate) times: Times,
+    /// The ban that runs on this node.
+    pub(crate) ban: Option<Ban>,
+    pub(crate) debug_level: i32,
+    pub(crate) stopped: bool,
+}
+
+/// A ban of this node (cluster.md 9.1).
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Ban {
+    pub(crate) seconds: u32,
+    pub(crate) until: Instant,
+}
+
+impl Node {
+    /// A node that is about to run its `init` event.
+    pub fn new(config: NodeConfig, now: Instant) -> Self {
+        let nodes = config.nodes.iter().map(|line| NodeEntry {
+            addr: line.addr,
+            flags: if line.deleted {
+                NodeFlags::DELETED | NodeFlags::DISCONNECTED
+            } else {
+                NodeFlags::UNHEALTHY | NodeFlags::DISCONNECTED
+            },
+        });
+        let mut cluster = Cluster::new(
+            config.pnn,
+            nodes.collect(),
+            config.capabilities,
+            config.tunables.clone(),
+        );
+        if let Some(me) = cluster.node_mut(config.pnn) {
+            me.flags = NodeFlags::UNHEALTHY | config.start_flags;
+        }
+        cluster.statistics.statistics_start_time = Times::to_wire(config.started);
+        let peers =
+            Peers::new(config.nodes.len(), config.version, config.version_pinned, now);
+        let mut node = Self {
+            cluster,
+            peers,
+            clients: Clients::default(),
+            migrator: Migrator::new(config.seed),
+            recoverd: None,
+            recovery_streams: BTreeSet::new(),
+            freezes: Freezes::default(),
+            traverses: Traverses::default(),
+            monitor: Monitor::default(),
+            deferred_attaches: Vec::new(),
+            waiting: HashMap::new(),
+            times: Times::new(config.started, now),
+            ban: None,
+            debug_level: config.debug_level,
+            stopped: false,
+            config,
+        };
+        node.begin();
+        node
+    }
+
+    /// Something happened.
+    pub fn handle(&mut self, input: Input, now: Instant) {
+        match input {
+            Input::OutgoingUp(pnn) => {
+                let change = self.peers.outgoing_up(pnn, &mut self.cluster);
+                self.peer_changed(pnn, change, now);
+            }
+            Input::LinkLost { pnn, reason } => {
+                tracing::warn!(%pnn, reason, "link lost");
+                self.peer_lost(pnn, now);
+            }
+            Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),
+            Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
+            Input::ClientGone(client) => self.client_gone(client, now),
+            Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
+            Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
+            Input::ClusterLock(event) => self.cluster_lock(event, now),
+            Input::ClusterLockTested { ticket, outcome } => {
+                self.cluster_lock_tested(ticket, outcome, now);
+            }
+            Input::Shutdown { code, reason } => self.shut_down(code, reason, now),
+        }
+        self.settle(now);
+    }
+
+    /// The time asked for by [`Self::poll_timeout`] has come; an early call is harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.run_timers(now);
+        self.settle(now);
+    }
+
+    /// What to do next; call until `None`.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.cluster.effects.pop_front()
+    }
+
+    /// Whether the node has asked to exit.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Somebody connects from this address: which peer it is, if it may.
+    pub fn accept_peer(&mut self, from: IpAddr, now: Instant) -> Result<Pnn, Refusal> {
+        let (pnn, change) = self.peers.accept(from, &mut self.cluster)?;
+        self.peer_changed(pnn, change, now);
+        self.settle(now);
+        Ok(pnn)
+    }
+
+    /// A local process connects. The number that it gets is never 0.
+    pub fn accept_client(&mut self, pid: i32, _now: Instant) -> ClientId {
+        let id = ClientId(self.cluster.reqids.allocate_nonzero().get());
+        self.clients.add(id, pid);
+        id
+    }
+
+    /// The record of a job was read under the lock of its chain.
+    pub fn on_record(&mut self, job: RecordJob, record: Option<Record>, now: Instant) -> Verdict {
+        let clients = &self.clients;
+        let exists = |id: ClientId| clients.exists(id);
+        self.migrator.on_record(job, record, &mut self.cluster, &exists, now)
+    }
+
+    /// The record of a job cannot be locked or read.
+    pub fn on_record_failed(&mut self, job: RecordJob, reason: &str, now: Instant) {
+        self.migrator.on_record_failed(job, reason, &mut self.cluster, now);
+        self.settle(now);
+    }
+
+    /// What the verdict wanted written is in the file, and the lock is released.
+    pub fn conclude(&mut self, verdict: Verdict, now: Instant) {
+        self.migrator.conclude(verdict, &mut self.cluster, now);
+        self.settle(now);
+    }
+
+    /// What the verdict wanted written could not be written.
+    pub fn abandon(&mut self, verdict: Verdict, reason: &str, now: Instant) {
+        self.migrator.abandon(verdict, reason, &mut self.cluster, now);
+        self.settle(now);
+    }
+
+    /// What was decided lately, and why.
+    pub fn history(&self) -> Option<&History> {
+        self.recoverd.as_ref().map(Recoverd::history)
+    }
+
+    /// Handles what this step made the node send to itself, until it is quiet.
+    fn settle(&mut self, now: Instant) {
+        loop {
+            if let Some(packet) = self.cluster.loopback.pop_front() {
+                self.packet_from_self(packet, now);
+            } else if !self.drive_recoverd(now) {
+                break;
+            }
+        }
+        self.start_up_when_recovered(now);
+    }
+
+    fn peer_changed(&mut self, pnn: Pnn, change: PeerChange, now: Instant) {
+        match change {
+            PeerChange::None => {}
+            PeerChange::Connected => self.wake_recoverd(now),
+            PeerChange::Disconnected => {
+                for asker in self.cluster.controls_lost_with(pnn) {
+                    self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
+                }
+                self.traverses.node_gone(pnn, &self.clients, &mut self.cluster);
+                self.wake_recoverd(now);
+            }
+        }
+    }
+
+    pub(crate) fn peer_lost(&mut self, pnn: Pnn, now: Instant) {
+        let change = self.peers.lost(pnn, &mut self.cluster);
+        self.peer_changed(pnn, change, now);
+    }
+
+    /// Takes this node out of the cluster's work: banned or stopped (cluster.md 2.3).
+    pub(crate) fn become_inactive(&mut self, now: Instant) {
+        tracing::warn!("Making node INACTIVE");
+        self.cluster.vnn_map.generation = Generation::INVALID;
+        for db in self.cluster.databases.values_mut() {
+            db.generation = Generation::INVALID;
+        }
+        self.cluster.force_recovery("node became inactive");
+        self.freeze_all(None, now);
+        self.wake_recoverd(now);
+    }
+
+    pub(crate) fn set_my_flag(&mut self, flag: NodeFlags, on: bool) {
+        let me = self.cluster.me;
+        if let Some(node) = self.cluster.node_mut(me) {
+            node.flags.set(flag, on);
+        }
+    }
+
+    pub(crate) fn set_capability(&mut self, capability: Capabilities, on: bool) {
+        self.cluster.capabilities.set(capability, on);
+    }
+
+    pub(crate) fn in_recovery(&self) -> bool {
+        self.cluster.rec_mode == RecMode::Active
+    }
+}

@@ -1,0 +1,173 @@
+//! The node as the daemon of its own recovery daemon: gives it what it sees and hears, and
+//! carries out what it wants.
+
+use std::time::Instant;
+
+use ctdb_proto::{Pnn, ReplyControl, ReqMessage, SockAddr, Srvid};
+
+use super::Node;
+use crate::effect::Effect;
+use crate::input::{ClusterLockEvent, LockTest};
+use crate::effect::Ticket;
+use crate::outstanding::{Asker, NoAnswer};
+use crate::recoverd::{
+    ControlFailure, NodeView, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token, View,
+};
+
+/// Messages that the recovery daemon's part listens to (wire.md 6.2). Those of a running pull
+/// come and go.
+const RECOVERD_SRVIDS: [Srvid; 9] = [
+    Srvid::ELECTION,
+    Srvid::LEADER,
+    Srvid::BANNING,
+    Srvid::PUSH_NODE_FLAGS,
+    Srvid::RELOAD_NODES,
+    Srvid::TAKEOVER_RUN,
+    Srvid::REBALANCE_NODE,
+    Srvid::DISABLE_TAKEOVER_RUNS,
+    Srvid::DISABLE_RECOVERIES,
+];
+
+impl Node {
+    pub(super) fn recoverd_config(&self) -> RecoverdConfig {
+        RecoverdConfig {
+            me: self.config.pnn,
+            cluster_lock: self.config.cluster_lock.clone(),
+            leader_timeout: self.config.leader_timeout,
+            fast_start: self.config.fast_start,
+            failover_disabled: self.config.failover_disabled,
+        }
+    }
+
+    /// Calls the recovery daemon's part with what this node sees.
+    fn with_recoverd(&mut self, call: impl FnOnce(&mut Recoverd, &View<'_>)) {
+        let Some(recoverd) = &mut self.recoverd else { return };
+        let peers = &self.peers;
+        let cluster = &self.cluster;
+        let nodes: Vec<_> = cluster
+            .pnns()
+            .zip(&cluster.nodes)
+            .map(|(pnn, node)| NodeView {
+                pnn,
+                flags: node.flags,
+                addr: SockAddr(node.addr),
+                keepalive_version: peers.version(pnn),
+            })
+            .collect();
+        let view = View {
+            me: cluster.me,
+            nodes: &nodes,
+            vnn_map: &cluster.vnn_map,
+            rec_mode: cluster.rec_mode,
+            run_state: cluster.run_state,
+            tunables: &cluster.tunables,
+            capabilities: cluster.capabilities,
+            all_frozen: self.freezes.everything_is_frozen(cluster),
+        };
+        call(recoverd, &view);
+    }
+
+    /// Something that the recovery daemon's part looks at may have changed, or time has passed.
+    pub(crate) fn wake_recoverd(&mut self, now: Instant) {
+        self.with_recoverd(|recoverd, view| recoverd.handle_timeout(view, now));
+    }
+
+    fn tell_recoverd(&mut self, input: RecoverdInput, now: Instant) {
+        self.with_recoverd(|recoverd, view| recoverd.handle(input, view, now));
+    }
+
+    /// Carries out one thing that the recovery daemon's part wants; `false` if there is none.
+    pub(super) fn drive_recoverd(&mut self, now: Instant) -> bool {
+        let Some(effect) = self.recoverd.as_mut().and_then(Recoverd::poll_effect) else {
+            return false;
+        };
+        match effect {
+            RecoverdEffect::Control { token, to, request, timeout } => {
+                let asker = Asker::Recoverd(token);
+                if let Err(why) = self.cluster.ask(asker, to, request, Some(timeout), now) {
+                    self.recoverd_answered(token, Err(why), now);
+                }
+            }
+            RecoverdEffect::Message { to, srvid, data } => {
+                self.cluster.send_message(to, srvid, &data);
+            }
+            RecoverdEffect::ListenTo(srvid) => {
+                self.recovery_streams.insert(srvid);
+            }
+            RecoverdEffect::Unlisten(srvid) => {
+                self.recovery_streams.remove(&srvid);
+            }
+            RecoverdEffect::TakeClusterLock => self.cluster.effect(Effect::TakeClusterLock),
+            RecoverdEffect::ReleaseClusterLock => self.cluster.effect(Effect::ReleaseClusterLock),
+        }
+        true
+    }
+
+    pub(super) fn recoverd_answered(
+        &mut self,
+        token: Token,
+        answer: Result<ReplyControl, NoAnswer>,
+        now: Instant,
+    ) {
+        let result = answer.map_err(|why| match why {
+            NoAnswer::TimedOut => ControlFailure::Timeout,
+            NoAnswer::Disconnected | NoAnswer::NeverSent => ControlFailure::Disconnected,
+        });
+        self.tell_recoverd(RecoverdInput::Reply { token, result }, now);
+    }
+
+    pub(super) fn message_to_recoverd(&mut self, from: Pnn, message: &ReqMessage, now: Instant) {
+        let srvid = message.srvid;
+        let wanted = RECOVERD_SRVIDS.contains(&srvid)
+            || srvid == Srvid::DISABLE_IP_CHECK
+            || self.recovery_streams.contains(&srvid);
+        if wanted && self.recoverd.is_some() {
+            let data = message.data.clone();
+            self.tell_recoverd(RecoverdInput::Message { srvid, from, data }, now);
+        }
+    }
+
+    pub(super) fn cluster_lock(&mut self, event: ClusterLockEvent, now: Instant) {
+        if let ClusterLockEvent::Taken { seconds } = event {
+            self.cluster.statistics.reclock.recd.add(seconds);
+        }
+        self.tell_recoverd(RecoverdInput::ClusterLock(event), now);
+    }
+
+    /// SET_RECMODE NORMAL with a cluster lock: the lock was tried, and should have been held by
+    /// the leader (cluster.md 7).
+    pub(super) fn cluster_lock_tested(&mut self, ticket: Ticket, outcome: LockTest, now: Instant) {
+        let Some(crate::waiting::Waiting::SetRecmode { caller }) = self.waiting.remove(&ticket)
+        else {
+            return;
+        };
+        match outcome {
+            LockTest::Contention { seconds } => {
+                self.cluster.statistics.reclock.ctdbd.add(seconds);
+                self.recovery_mode_normal(caller, now);
+            }
+            LockTest::Timeout => {
+                tracing::warn!("Time out getting recovery lock, allowing recmode set anyway");
+                self.recovery_mode_normal(caller, now);
+            }
+            LockTest::Taken => {
+                let lock = self.config.cluster_lock.as_deref().unwrap_or_default();
+                tracing::error!(
+                    "ERROR: Daemon able to take recovery lock on \"{lock}\" during recovery"
+                );
+                let text = "Took recovery lock from daemon during recovery - probably a cluster \
+                            filesystem lock coherence problem";
+                self.answer(caller, ReplyControl::error(-1, text));
+            }
+            LockTest::Error => {
+                let text = "Unexpected error when testing recovery lock";
+                self.answer(caller, ReplyControl::error(-1, text));
+            }
+        }
+    }
+
+    /// The node leaves: it gives up the lead, so that the others need not wait to find out.
+    pub(super) fn resign(&mut self, now: Instant) {
+        self.with_recoverd(|recoverd, view| recoverd.resign(view, now));
+    }
+}

@@ -1,0 +1,52 @@
+//! Everything that happens because time has passed.
+
+use std::time::{Duration, Instant};
+
+use super::Node;
+use crate::outstanding::NoAnswer;
+
+/// The node asks to be woken at least this often, so that no clock is forgotten for long.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// When to be woken.
+    pub fn poll_timeout(&self, now: Instant) -> Instant {
+        [
+            self.peers.poll_timeout(),
+            self.cluster.outstanding.poll_timeout(),
+            self.migrator.poll_timeout(),
+            self.recoverd.as_ref().and_then(crate::recoverd::Recoverd::poll_timeout),
+            self.traverses.poll_timeout(),
+            self.monitor.poll_timeout(),
+            self.deferred_attaches.iter().map(|attach| attach.deadline()).min(),
+            self.commit_deadline(),
+            self.ban.map(|ban| ban.until),
+            self.times.drop_addresses,
+            self.times.seqnum_tick,
+            self.startup_due().filter(|due| *due > now),
+        ]
+        .into_iter()
+        .flatten()
+        .fold(now + LONGEST_SLEEP, Instant::min)
+    }
+
+    pub(super) fn run_timers(&mut self, now: Instant) {
+        for pnn in self.peers.handle_timeout(&mut self.cluster, now) {
+            self.peer_lost(pnn, now);
+        }
+        for asker in self.cluster.expired_controls(now) {
+            let timeouts = &mut self.cluster.statistics.timeouts;
+            timeouts.control = timeouts.control.wrapping_add(1);
+            self.give_no_answer(asker, NoAnswer::TimedOut, now);
+        }
+        self.migrator.handle_timeout(&mut self.cluster, now);
+        self.traverses.handle_timeout(&self.clients, &mut self.cluster, now);
+        self.commits_timed_out(now);
+        self.deferred_attaches_due(now);
+        self.ban_over(now);
+        self.announce_seqnums(now);
+        self.drop_addresses_when_due(now);
+        self.monitor_when_due(now);
+        self.wake_recoverd(now);
+    }
+}

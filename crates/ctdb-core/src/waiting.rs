@@ -1,0 +1,50 @@
+//! Who waits for a piece of work that the shell does.
+
+use ctdb_proto::{ClientId, DbFlags, DbId, Generation, Pnn, ReqId, Srvid};
+
+/// Where the answer of a control goes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Caller {
+    /// Node that sent the control; this node for local clients and for the node itself.
+    pub(crate) node: Pnn,
+    pub(crate) reqid: ReqId,
+    /// The client of *that* node that asked; [`ClientId::NONE`] if the daemon itself did.
+    pub(crate) client: ClientId,
+    pub(crate) wants_reply: bool,
+}
+
+/// What a ticket stands for.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// Databases found at the start are attached, then frozen.
+    StartAttach,
+    Attach { callers: Vec<Caller>, db: DbId, name: String, flags: DbFlags },
+    Freeze { db: DbId },
+    /// The answer decides the status: 0 or -1, and nothing else happens.
+    Status { caller: Caller },
+    TransactionStart { caller: Caller, db: DbId, transaction: Generation },
+    TransactionCommit { caller: Caller, db: DbId, transaction: Generation },
+    Pull { caller: Caller, db: DbId, srvid: Srvid },
+    PushConfirm { caller: Caller, db: DbId },
+    /// GET_DB_SEQNUM: the answer is a number.
+    Seqnum { caller: Caller },
+    /// UPDATE_RECORD: the answer is 0 or 1.
+    Update { caller: Caller, started: std::time::Instant },
+    /// One node's share of a traverse.
+    Traverse { origin: Pnn, traverse: ReqId, db: DbId, client_reqid: u32, srvid: Srvid },
+    EnableSeqnum { caller: Caller, db: DbId },
+    FileSeqnum { db: DbId },
+    BumpSeqnum { db: DbId },
+    /// The result interests nobody; failures are logged.
+    Background { what: &'static str },
+    SetRecmode { caller: Caller },
+    Init,
+    Setup,
+    Startup,
+    Monitor,
+    StartRecovery { caller: Caller },
+    EndRecovery { caller: Caller },
+    StartIpReallocate { caller: Caller },
+    IpReallocated { caller: Caller },
+    Shutdown { code: i32, reason: String },
+}
