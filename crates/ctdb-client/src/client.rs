@@ -11,7 +11,7 @@ use ctdb_proto::{
     ReqMessage, Srvid, UNKNOWN_PNN,
 };
 use tokio::net::UnixStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::error::{CallError, Closed, ConnectError};
@@ -29,7 +29,7 @@ const MAX_SOCKET_PATH: usize = 107;
 #[derive(Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
-    queue: mpsc::Sender<Bytes>,
+    queue: mpsc::Sender<Outgoing>,
     reader: JoinHandle<()>,
 }
 
@@ -39,6 +39,14 @@ pub(crate) struct Shared {
     pub(crate) pending: Pending,
     pub(crate) routes: Routes,
     closed: watch::Sender<bool>,
+}
+
+/// What the writing task gets.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Packet(Bytes),
+    /// Tells the sender that everything before it has been written.
+    Flush(oneshot::Sender<()>),
 }
 
 impl Shared {
@@ -76,6 +84,17 @@ impl Client {
             queue,
             reader,
         })
+    }
+
+    /// Waits until all that was sent before has been handed to the socket: only then may a program
+    /// exit that does not wait for a reply.
+    pub async fn flush(&self) -> Result<(), Closed> {
+        let (done, written) = oneshot::channel();
+        self.queue
+            .send(Outgoing::Flush(done))
+            .await
+            .map_err(|_| Closed)?;
+        written.await.map_err(|_| Closed)
     }
 
     /// Waits until the connection has ended.
@@ -157,7 +176,10 @@ impl Client {
             reqid,
         };
         let packet = Packet { header, body }.encode(Padding::Client);
-        self.queue.send(packet).await.map_err(|_| Closed)
+        self.queue
+            .send(Outgoing::Packet(packet))
+            .await
+            .map_err(|_| Closed)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use ctdb_proto::DecodeError;
+use ctdb_proto::{DecodeError, Dest, Opcode};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -25,9 +25,19 @@ pub enum ConnectError {
 #[error("connection to daemon closed")]
 pub struct Closed;
 
+/// A control without a result.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("control {opcode} to {}", dest_name(*dest))]
+pub struct ControlError {
+    pub opcode: Opcode,
+    pub dest: Dest,
+    #[source]
+    pub cause: ControlFailure,
+}
+
 /// Why a control has no result.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum ControlError {
+pub enum ControlFailure {
     /// No reply in the time given.
     #[error("timed out")]
     Timeout,
@@ -45,12 +55,20 @@ impl ControlError {
     /// The number that the tools of CTDB show for this error and exit with: the status of the
     /// control, or an errno value.
     pub const fn code(&self) -> i32 {
-        match self {
-            Self::Timeout => ETIMEDOUT,
-            Self::Closed(Closed) => EPIPE,
-            Self::Status { status, .. } => *status,
-            Self::Decode(_) => EPROTO,
+        match self.cause {
+            ControlFailure::Timeout => ETIMEDOUT,
+            ControlFailure::Closed(Closed) => EPIPE,
+            ControlFailure::Status { status, .. } => status,
+            ControlFailure::Decode(_) => EPROTO,
         }
+    }
+}
+
+fn dest_name(dest: Dest) -> String {
+    match dest {
+        Dest::Node(pnn) => format!("node {pnn}"),
+        Dest::Current => "this node".to_owned(),
+        Dest::All | Dest::Active | Dest::Connected => "many nodes".to_owned(),
     }
 }
 

@@ -6,7 +6,8 @@
 //! | module | owns |
 //! |---|---|
 //! | [`client`] | connecting, and the requests that wait for a reply |
-//! | [`control`] | controls, their results, and typed helpers for common ones |
+//! | [`control`] | sending controls and registering service ids |
+//! | [`node`] | controls with typed arguments and results |
 //! | [`message`] | registered service ids and the messages that arrive for them |
 //! | `reader` | the task that takes packets from the socket and hands them out |
 //! | `pending` | the table of requests without a reply yet |
@@ -20,10 +21,12 @@ pub mod client;
 pub mod control;
 pub mod error;
 pub mod message;
+pub mod node;
 
 mod pending;
 mod reader;
 
 pub use client::Client;
-pub use error::{CallError, ConnectError, ControlError};
+pub use error::{CallError, ConnectError, ControlError, ControlFailure};
 pub use message::{Latest, Message, Subscription};
+pub use node::NodeHandle;

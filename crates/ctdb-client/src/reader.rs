@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 
-use crate::client::Shared;
+use crate::client::{Outgoing, Shared};
 
 /// Reads packets and hands them out until the connection ends, then ends all that wait for it.
 pub(crate) async fn read(mut socket: OwnedReadHalf, shared: Arc<Shared>) {
@@ -52,13 +52,19 @@ async fn hand_out(frame: Bytes, shared: &Shared) {
 /// when the request it belongs to has been given up.
 pub(crate) async fn write(
     mut socket: OwnedWriteHalf,
-    mut queue: mpsc::Receiver<Bytes>,
+    mut queue: mpsc::Receiver<Outgoing>,
     shared: Arc<Shared>,
 ) {
-    while let Some(packet) = queue.recv().await {
-        if socket.write_all(&packet).await.is_err() {
-            shared.close();
-            return;
+    while let Some(outgoing) = queue.recv().await {
+        match outgoing {
+            Outgoing::Packet(packet) => {
+                if socket.write_all(&packet).await.is_err() {
+                    shared.close();
+                    return;
+                }
+            }
+            // Whoever asked may have given up.
+            Outgoing::Flush(done) => drop(done.send(())),
         }
     }
 }

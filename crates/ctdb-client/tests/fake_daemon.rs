@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ctdb_client::error::Closed;
-use ctdb_client::{CallError, Client, ConnectError, ControlError};
+use ctdb_client::{CallError, Client, ConnectError, ControlFailure};
 use ctdb_proto::{
     Body, ClientId, ControlFlags, DbId, Dest, FrameReader, Generation, Header, Opcode, Packet,
     Padding, ReplyCall, ReplyControl, ReqControl, ReqMessage, Srvid, Transport,
@@ -113,7 +113,10 @@ async fn a_silent_daemon_is_a_timeout_and_its_late_reply_is_dropped() {
     let (client, mut peer, _dir) = connected().await;
     let limit = Some(Duration::ZERO);
     let result = client.raw_control(Dest::Current, ping(), limit).await;
-    assert_eq!(result, Err(ControlError::Timeout));
+    assert_eq!(
+        result.map_err(|error| error.cause),
+        Err(ControlFailure::Timeout)
+    );
     let daemon = async {
         let (late, next) = (peer.receive().await, peer.receive().await);
         peer.send(&[status(&late, 1), status(&next, 2)]).await;
@@ -127,11 +130,17 @@ async fn the_end_of_the_connection_ends_every_wait() {
     let (client, peer, _dir) = connected().await;
     let waiting = client.raw_control(Dest::Current, ping(), None);
     let (reply, ()) = tokio::join!(waiting, async { drop(peer) });
-    assert_eq!(reply, Err(ControlError::Closed(Closed)));
+    assert_eq!(
+        reply.map_err(|error| error.cause),
+        Err(ControlFailure::Closed(Closed))
+    );
     client.closed().await;
     assert!(client.is_closed());
     let later = client.raw_control(Dest::Current, ping(), None).await;
-    assert_eq!(later, Err(ControlError::Closed(Closed)));
+    assert_eq!(
+        later.map_err(|error| error.cause),
+        Err(ControlFailure::Closed(Closed))
+    );
 }
 
 #[tokio::test]

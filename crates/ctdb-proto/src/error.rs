@@ -37,6 +37,9 @@ pub enum DecodeError {
     /// A text field with bytes that are not UTF-8.
     #[error("{field} is not UTF-8")]
     NotUtf8 { field: &'static str },
+    /// A text that should be an IP address.
+    #[error("{field} is not an IP address")]
+    NotAnAddress { field: &'static str },
     /// A field that must have bytes has none (the key of a call, the name of a database).
     #[error("{field} is empty")]
     Empty { field: &'static str },

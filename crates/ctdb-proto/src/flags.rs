@@ -141,7 +141,23 @@ impl Capabilities {
     pub const DEFAULT: Self = Self::from_bits_retain(0x0003_0003);
 }
 
+bitflags! {
+    /// How a TDB file was opened: the bits of the TDB library.
+    #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+    pub struct TdbOpenFlags: u32 {
+        const CLEAR_IF_FIRST = 0x1;
+        const NOSYNC = 0x40;
+        const SEQNUM = 0x80;
+        const DISALLOW_NESTING = 0x400;
+        const INCOMPATIBLE_HASH = 0x800;
+        const MUTEX_LOCKING = 0x1000;
+
+        const _ = !0;
+    }
+}
+
 wire_flags! {
+    TdbOpenFlags: u32;
     NodeFlags: u32;
     DbFlags: u8;
     RecordFlags: u32;

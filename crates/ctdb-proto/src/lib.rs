@@ -20,11 +20,16 @@ pub mod control;
 pub mod error;
 pub mod flags;
 pub mod frame;
+pub mod glock;
 pub mod hash;
 pub mod keepalive;
 pub mod message;
 pub mod packet;
+pub mod recbuffer;
 pub mod record;
+pub mod statistics;
+pub mod text;
+pub mod time;
 pub mod tunnel;
 pub mod types;
 pub mod vnnmap;
@@ -32,15 +37,32 @@ pub mod wire;
 
 pub use addr::SockAddr;
 pub use call::{CallFlags, CallId, ReplyCall, ReplyDmaster, ReplyError, ReqCall, ReqDmaster};
-pub use control::{ControlFlags, Opcode, ReplyControl, ReqControl};
+pub use control::{
+    AddrInfo, BanState, Connection, ConnectionList, ControlDecodeError, ControlFlags, DbVacuum,
+    DbidEntry, DbidMap, EchoData, GetTunable, Iface, IfaceList, KeyData, NodeAndFlags,
+    NodeFlagChange, NodeMap, NotifyData, Opcode, PidSrvid, PublicIp, PublicIpInfo, PublicIpList,
+    PullDbExt, Reply, ReplyControl, ReqControl, Request, Script, ScriptList, SeqnumDb, SetTunable,
+    TickleList, TransDb, TraverseAll, TraverseAllExt, TraverseStart, TraverseStartExt, TunableList,
+    TunableNames, Uptime,
+};
 pub use error::DecodeError;
-pub use flags::{Capabilities, DbFlags, NodeFlags, RecMode, RecordFlags, RunState};
+pub use flags::{Capabilities, DbFlags, NodeFlags, RecMode, RecordFlags, RunState, TdbOpenFlags};
 pub use frame::{FrameError, FrameReader, MAX_PACKET_LEN, Transport};
+pub use glock::{GLock, GLockEntry, GLockType, ServerId};
 pub use hash::jenkins_hash;
 pub use keepalive::{ReqKeepalive, SambaVersion};
-pub use message::ReqMessage;
+pub use message::{DisableMessage, ElectionMessage, Message, ReqMessage, SrvidMessage};
 pub use packet::{Body, HEADER_LEN, Header, Operation, Packet, Padding, Peek};
+pub use recbuffer::{
+    DB_SEQNUM_KEY, RecBuffer, RecBufferBuilder, RecBufferIter, RecData, RecordRef, hex_for_log,
+};
 pub use record::RecordHeader;
+pub use statistics::{
+    ClientCounters, DbStatistics, HotKey, Latency, LockStatistics, NodeCounters, Statistics,
+    StatisticsList, TimeoutCounters, hop_count_bucket,
+};
+pub use text::FixedStr;
+pub use time::TimeVal;
 pub use tunnel::{ReqTunnel, TunnelFlags, TunnelId};
 pub use types::{
     BROADCAST_ACTIVE, BROADCAST_ALL, BROADCAST_CONNECTED, CURRENT_NODE, ClientId, DEFAULT_PORT,

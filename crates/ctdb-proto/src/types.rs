@@ -316,6 +316,11 @@ impl Srvid {
     /// Base of the ids of Samba.
     pub const RANGE_SAMBA: Self = Self(0xFE00_0000_0000_0000);
 
+    /// Whether batches of records for a recovery are sent to it.
+    pub const fn is_recovery(self) -> bool {
+        self.0 >> 32 == Self::RECOVERY.0 >> 32
+    }
+
     /// Name of a well-known id, as log lines and tools show it.
     pub const fn name(self) -> Option<&'static str> {
         Some(match self {
@@ -345,7 +350,7 @@ impl Srvid {
             Self::SAMBA_NOTIFY_PROXY => "SAMBA_NOTIFY_PROXY",
             Self::SAMBA_PROCESS => "SAMBA_PROCESS",
             Self::ALL => "ALL",
-            Self(raw) if raw >> 32 == Self::RECOVERY.0 >> 32 => "RECOVERY",
+            _ if self.is_recovery() => "RECOVERY",
             _ => return None,
         })
     }

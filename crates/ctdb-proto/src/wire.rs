@@ -138,6 +138,31 @@ impl Wire for f64 {
     }
 }
 
+/// A flag in one byte: any value but 0 is true.
+impl Wire for bool {
+    const MIN_LEN: usize = 1;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        u8::from(*self).encode(out);
+    }
+
+    fn decode(src: &mut impl Buf) -> Result<Self, DecodeError> {
+        Ok(u8::decode(src)? != 0)
+    }
+}
+
+impl<T: Wire> Wire for Box<T> {
+    const MIN_LEN: usize = T::MIN_LEN;
+
+    fn encode(&self, out: &mut impl BufMut) {
+        T::encode(self, out);
+    }
+
+    fn decode(src: &mut impl Buf) -> Result<Self, DecodeError> {
+        T::decode(src).map(Self::new)
+    }
+}
+
 /// A fixed number of values, one after the other.
 impl<T: Wire + Copy + Default, const N: usize> Wire for [T; N] {
     const MIN_LEN: usize = N * T::MIN_LEN;
@@ -154,6 +179,61 @@ impl<T: Wire + Copy + Default, const N: usize> Wire for [T; N] {
         Ok(array)
     }
 }
+
+/// Codec of a structure of fixed size: its fields in the order of the wire, each with the number
+/// of padding bytes that follow it, if any.
+macro_rules! wire_fields {
+    ($name:ident, $len:literal bytes { $($field:ident $(+ $padding:literal)?),* $(,)? }) => {
+        impl $name {
+            /// Size on the wire.
+            pub const LEN: usize = $len;
+        }
+
+        impl $crate::Wire for $name {
+            const MIN_LEN: usize = $len;
+
+            fn encode(&self, out: &mut impl bytes::BufMut) {
+                $(
+                    self.$field.encode(out);
+                    $($crate::wire::put_padding(out, $padding);)?
+                )*
+            }
+
+            fn decode(src: &mut impl bytes::Buf) -> Result<Self, $crate::DecodeError> {
+                $crate::wire::require(src, $len)?;
+                $(
+                    let $field = $crate::Wire::decode(src)?;
+                    $($crate::wire::skip_padding(src, $padding)?;)?
+                )*
+                Ok(Self { $($field),* })
+            }
+        }
+    };
+}
+pub(crate) use wire_fields;
+
+/// Codec of a list: a count, padding if any, then that many values. Bytes behind the last value
+/// are left alone; some senders have them.
+macro_rules! wire_list {
+    ($name:ident { $count:ident: u32 $(+ $padding:literal)?, $field:ident }) => {
+        impl $crate::Wire for $name {
+            const MIN_LEN: usize = 4 $(+ $padding)?;
+
+            fn encode(&self, out: &mut impl bytes::BufMut) {
+                $crate::wire::to_u32(self.$field.len()).encode(out);
+                $($crate::wire::put_padding(out, $padding);)?
+                $crate::wire::encode_list(&self.$field, out);
+            }
+
+            fn decode(src: &mut impl bytes::Buf) -> Result<Self, $crate::DecodeError> {
+                let $count = u32::decode(src)?;
+                $($crate::wire::skip_padding(src, $padding)?;)?
+                Ok(Self { $field: $crate::wire::decode_list($count, src)? })
+            }
+        }
+    };
+}
+pub(crate) use wire_list;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Operations `REQ_CONTROL` and `REPLY_CONTROL`: questions and orders to a daemon.
 //!
-//! [`Opcode`] names them all.
+//! [`Opcode`] names them all. [`Request`] and [`Reply`] have one variant for each kind of argument
+//! or answer; the structures in them live in one file for each family of controls.
 
 use bitflags::bitflags;
 use bytes::{Buf, BufMut, Bytes};
@@ -9,9 +10,32 @@ use crate::flags::wire_flags;
 use crate::wire::{put_padding, skip_padding, take_bytes, to_u32};
 use crate::{ClientId, DecodeError, Srvid, Wire};
 
+pub mod db;
+mod error;
+pub mod ip;
+pub mod node;
 mod opcode;
+mod reply;
+mod request;
+pub mod script;
+pub mod traverse;
+pub mod tunable;
 
-pub use opcode::Opcode;
+pub use db::{DbVacuum, DbidEntry, DbidMap, KeyData, PullDbExt, SeqnumDb, TransDb};
+pub use error::ControlDecodeError;
+pub use ip::{
+    AddrInfo, Connection, ConnectionList, Iface, IfaceList, PublicIp, PublicIpInfo, PublicIpList,
+    TickleList,
+};
+pub use node::{
+    BanState, EchoData, NodeAndFlags, NodeFlagChange, NodeMap, NotifyData, PidSrvid, Uptime,
+};
+pub use opcode::{Obsolete, Opcode};
+pub use reply::Reply;
+pub use request::Request;
+pub use script::{Script, ScriptList};
+pub use traverse::{TraverseAll, TraverseAllExt, TraverseStart, TraverseStartExt};
+pub use tunable::{GetTunable, SetTunable, TunableList, TunableNames};
 
 bitflags! {
     /// How a control is to be done. The upper half belongs to the single controls.

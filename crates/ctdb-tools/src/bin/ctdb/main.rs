@@ -1,4 +1,208 @@
-//! The `ctdb` command.
+//! The `ctdb` command: asks daemons and tells them what to do (`cli.md` 1 and 2).
+//!
+//! `main` parses the options, finds the subcommand in the table of [`usage`], connects
+//! ([`context`]) and runs it. Each family of subcommands is one `cmd_*` file; each keeps what it
+//! asks for apart from pure functions that make the text. [`exit`] turns results into statuses.
 #![forbid(unsafe_code)]
 
-fn main() {}
+mod arguments;
+mod cmd_admin;
+mod cmd_database;
+mod cmd_ip;
+mod cmd_node;
+mod cmd_offline;
+mod cmd_record;
+mod cmd_statistics;
+mod cmd_status;
+mod cmd_tunable;
+mod context;
+mod database;
+mod exit;
+mod node_flags;
+mod nodes_list;
+mod options;
+mod output;
+mod records;
+mod takeover_run;
+mod times;
+mod usage;
+
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use ctdb_conf::Paths;
+use ctdb_conf::number::c_decimal;
+
+use crate::arguments::Arguments;
+use crate::context::Context;
+use crate::exit::{Failure, Outcome, exit_status};
+use crate::options::{CommandLine, Options};
+use crate::output::{complain, print};
+use crate::usage::Command;
+
+fn main() -> ExitCode {
+    let result = match options::parse(std::env::args_os().skip(1)) {
+        Ok(CommandLine::Help) => print(usage::OPTION_HELP).map(|()| 0),
+        Ok(CommandLine::Usage) => print(usage::OPTION_USAGE).map(|()| 0),
+        Ok(CommandLine::Run(options)) => run(options),
+        Err(error) => Err(Failure::new(error.to_string())),
+    };
+    let code = result.unwrap_or_else(|failure| {
+        failure.report();
+        failure.code()
+    });
+    ExitCode::from(exit_status(code))
+}
+
+/// Chooses the subcommand and runs it.
+fn run(mut options: Options) -> Outcome {
+    let limit = run_time_limit(&options)?;
+    let words = std::mem::take(&mut options.words);
+    let mut words = words.into_iter();
+    let Some(name) = words.next() else {
+        print(&usage::full_usage())?;
+        return Ok(1);
+    };
+    let name = name.to_string_lossy();
+    let command = usage::find(&name)
+        .ok_or_else(|| Failure::new(format!("Unknown command '{name}'")))?;
+    let arguments = Arguments::new(words.collect());
+    start_alarm(limit);
+    let result = if command.needs_daemon {
+        with_daemon(command, options, arguments)
+    } else {
+        without_daemon(command, &options, &arguments)
+    };
+    match result {
+        Err(Failure::Usage) => {
+            print(&command.usage())?;
+            Ok(1)
+        }
+        other => other,
+    }
+}
+
+/// How long the whole run may take: `-T`, else `CTDB_TIMEOUT`, else two minutes. `None`: for ever.
+fn run_time_limit(options: &Options) -> Result<Option<Duration>, Failure> {
+    const DEFAULT_SECONDS: u64 = 120;
+    let seconds = match (options.max_runtime, std::env::var_os("CTDB_TIMEOUT")) {
+        (0, None) => DEFAULT_SECONDS,
+        (0, Some(text)) => {
+            let text = text.to_string_lossy();
+            let number = c_decimal(&text);
+            match number.magnitude {
+                Some(seconds) if number.has_digits && !number.negative => seconds,
+                _ => return Err(Failure::new("Invalid value CTDB_TIMEOUT")),
+            }
+        }
+        (given, _) => u64::try_from(given).unwrap_or(0),
+    };
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// Ends the run when its time is over, even while it waits for a lock of a database.
+///
+/// The original kills its whole process group, and so the script it was called from.
+fn start_alarm(limit: Option<Duration>) {
+    let Some(limit) = limit else {
+        return;
+    };
+    thread::spawn(move || {
+        thread::sleep(limit);
+        complain("Maximum runtime exceeded - exiting");
+        std::process::exit(1);
+    });
+}
+
+fn without_daemon(command: &Command, options: &Options, arguments: &Arguments) -> Outcome {
+    if options.node.is_some() {
+        let line = format!("Cannot specify node for command {}", command.name);
+        return Err(Failure::new(line));
+    }
+    match command.name {
+        "version" => cmd_offline::version(),
+        "listnodes" => cmd_offline::listnodes(&paths()?, options, arguments),
+        other => not_available(other),
+    }
+}
+
+fn with_daemon(command: &Command, options: Options, arguments: Arguments) -> Outcome {
+    if !is_built(command.name) {
+        return not_available(command.name);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
+    let paths = paths()?;
+    runtime.block_on(async {
+        let mut context = Context::connect(command, options, arguments, paths).await?;
+        dispatch(command.name, &mut context).await
+    })
+}
+
+fn paths() -> Result<Paths, Failure> {
+    Paths::from_env().map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Whether [`dispatch`] knows the command; all others of the table come in later versions.
+fn is_built(name: &str) -> bool {
+    !matches!(
+        name,
+        "statisticsreset" | "stats" | "ipinfo" | "ifaces" | "setifacelink" | "lvs" | "detach"
+            | "dumpmemory" | "rddumpmemory" | "gratarp" | "gettickles" | "addtickle" | "deltickle"
+            | "reloadnodes" | "moveip" | "addip" | "delip" | "backupdb" | "restoredb" | "wipedb"
+            | "natgw" | "setdbreadonly" | "setdbsticky" | "pfetch" | "pstore" | "pdelete"
+            | "ptrans" | "tfetch" | "tstore" | "getdbseqnum" | "reloadips"
+    )
+}
+
+fn not_available(name: &str) -> Outcome {
+    Err(Failure::new(format!("Command '{name}' is not available in this version yet")))
+}
+
+/// Runs a subcommand that talks to the daemon.
+async fn dispatch(name: &str, context: &mut Context) -> Outcome {
+    match name {
+        "status" => cmd_status::status(context).await,
+        "nodestatus" => cmd_status::nodestatus(context).await,
+        "leader" => cmd_status::leader(context).await,
+        "pnn" => cmd_node::pnn(context),
+        "ping" => cmd_node::ping(context).await,
+        "getpid" => cmd_node::getpid(context).await,
+        "uptime" => cmd_node::uptime(context).await,
+        "runstate" => cmd_node::runstate(context).await,
+        "getcapabilities" => cmd_node::getcapabilities(context).await,
+        "getreclock" => cmd_node::getreclock(context).await,
+        "getdebug" => cmd_node::getdebug(context).await,
+        "setdebug" => cmd_node::setdebug(context).await,
+        "process-exists" => cmd_node::process_exists(context).await,
+        "setlmasterrole" => cmd_node::setlmasterrole(context).await,
+        "setleaderrole" => cmd_node::setleaderrole(context).await,
+        "getvar" => cmd_tunable::getvar(context).await,
+        "setvar" => cmd_tunable::setvar(context).await,
+        "listvars" => cmd_tunable::listvars(context).await,
+        "statistics" => cmd_statistics::statistics(context).await,
+        "dbstatistics" => cmd_statistics::dbstatistics(context).await,
+        "ip" => cmd_ip::ip(context).await,
+        "ipreallocate" | "sync" => cmd_admin::ipreallocate(context).await,
+        "disable" => cmd_admin::disable(context).await,
+        "enable" => cmd_admin::enable(context).await,
+        "stop" => cmd_admin::stop(context).await,
+        "continue" => cmd_admin::continue_node(context).await,
+        "ban" => cmd_admin::ban(context).await,
+        "unban" => cmd_admin::unban(context).await,
+        "shutdown" => cmd_admin::shutdown(context).await,
+        "recover" => cmd_admin::recover(context).await,
+        "getdbmap" => cmd_database::getdbmap(context).await,
+        "getdbstatus" => cmd_database::getdbstatus(context).await,
+        "attach" => cmd_database::attach(context).await,
+        "catdb" => cmd_record::catdb(context).await,
+        "cattdb" => cmd_record::cattdb(context).await,
+        "readkey" => cmd_record::readkey(context).await,
+        "writekey" => cmd_record::writekey(context).await,
+        "deletekey" => cmd_record::deletekey(context).await,
+        other => not_available(other),
+    }
+}

@@ -1,0 +1,324 @@
+//! Room for records: taking it from the free list, giving it back, growing the file
+//! (`tdb.md` 3.3 to 3.8).
+//!
+//! The order of things is that of the C library, so that a file develops the same way whoever
+//! writes to it.
+
+use crate::db::Db;
+use crate::error::{Error, Result};
+use crate::image::Item;
+use crate::layout::{
+    FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, Record, TAILER_SIZE, growth, padded_len,
+};
+use crate::lock::{Rw, Wait};
+use crate::mutex::page_size;
+
+/// Room that has been taken for a record: linked nowhere, marked as used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) offset: u32,
+    pub(crate) rec_len: u32,
+}
+
+/// Walks and expansions that find room in any sound file. Without a limit a broken free list would
+/// make the file grow for ever.
+const MAX_ROUNDS: u32 = 4;
+
+impl Db {
+    /// Finds room for `content` bytes of key and data. The caller holds the chain of `hash` for
+    /// writing.
+    pub(crate) fn allocate(&self, hash: u32, content: u32) -> Result<Room> {
+        if self.max_dead.get() > 0
+            && let Some(room) = self.allocate_without_waiting(hash, content)?
+        {
+            return Ok(room);
+        }
+        let _freelist = self.lock_freelist(Wait::Block)?;
+        self.purge_and_allocate(hash, content)
+    }
+
+    /// Reuses a dead record of this or, if the free list is busy, of the chains that follow.
+    /// `None` if everything is busy.
+    fn allocate_without_waiting(&self, hash: u32, content: u32) -> Result<Option<Room>> {
+        for distance in 0..self.hash_size {
+            let chain = self.bucket(hash.wrapping_add(distance));
+            match self.lock_chain(chain, Rw::Write, Wait::Try) {
+                Ok(_lock) => {
+                    if let Some(room) = self.reuse_dead(chain, content)? {
+                        return Ok(Some(room));
+                    }
+                }
+                Err(Error::WouldBlock) => {}
+                Err(error) => return Err(error),
+            }
+            match self.lock_freelist(Wait::Try) {
+                Ok(_lock) => return self.purge_and_allocate(hash, content).map(Some),
+                Err(Error::WouldBlock) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the smallest dead record of `chain` that is large enough and that no traverse stands
+    /// on: it would be led astray. (The C library does not look for that.)
+    fn reuse_dead(&self, chain: u32, content: u32) -> Result<Option<Room>> {
+        let wanted = content.checked_add(TAILER_SIZE).ok_or(Error::TooLarge)?;
+        let mut best: Option<Item> = None;
+        let mut walk = self.image.chain(chain)?;
+        while let Some(item) = walk.step_chain()? {
+            let record = item.record;
+            if record.magic == Magic::DEAD
+                && record.rec_len >= wanted
+                && best.is_none_or(|best| record.rec_len < best.record.rec_len)
+                && self.record_is_unused(item.offset)?
+            {
+                best = Some(item);
+            }
+        }
+        let Some(Item {
+            offset,
+            link,
+            record,
+        }) = best
+        else {
+            return Ok(None);
+        };
+        self.image.set_word(link, record.next)?;
+        Ok(Some(Room {
+            offset,
+            rec_len: record.rec_len,
+        }))
+    }
+
+    /// The free list is held.
+    fn purge_and_allocate(&self, hash: u32, content: u32) -> Result<Room> {
+        self.free_dead(self.bucket(hash), 0)?;
+        self.take_free(content)
+    }
+
+    /// Gives dead records of `chain` back to the free list, beyond the first `keep` of them. Those
+    /// that a traverse stands on stay. The chain is held for writing.
+    pub(crate) fn free_dead(&self, chain: u32, keep: u32) -> Result<()> {
+        let mut freelist = None;
+        let mut dead = 0;
+        let mut walk = self.image.chain(chain)?;
+        while let Some(item) = walk.step_chain()? {
+            if item.record.magic != Magic::DEAD {
+                continue;
+            }
+            dead += 1;
+            if dead <= keep {
+                continue;
+            }
+            if freelist.is_none() {
+                freelist = Some(self.lock_freelist(Wait::Block)?);
+            }
+            if self.record_is_unused(item.offset)? {
+                walk.unlink(&item)?;
+                self.free(item.offset, item.record)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no traverse stands on the record, neither one of this handle nor another's.
+    fn record_is_unused(&self, offset: u32) -> Result<bool> {
+        if self.positions.borrow().contains(&offset) {
+            return Ok(false);
+        }
+        self.locks.record_is_unused(offset)
+    }
+
+    /// Puts a record into the free list, or joins it to a free left neighbour. The free list is
+    /// held.
+    pub(crate) fn free(&self, offset: u32, record: Record) -> Result<()> {
+        let image = &self.image;
+        image.set_tailer(offset, &record)?;
+        if let Some((left_offset, left)) = self.free_left_neighbour(offset)? {
+            return self.merge(left_offset, left, &record).map(drop);
+        }
+        let next = image.word(FREELIST_HEAD)?;
+        image.set_record(
+            offset,
+            &Record {
+                next,
+                magic: Magic::FREE,
+                ..record
+            },
+        )?;
+        image.set_word(FREELIST_HEAD, offset)
+    }
+
+    /// The record in front of `offset`, found by its tailer, if it is free.
+    fn free_left_neighbour(&self, offset: u32) -> Result<Option<(u32, Record)>> {
+        let data_start = self.image.data_start();
+        if offset - TAILER_SIZE <= data_start {
+            return Ok(None);
+        }
+        let tailer = self.image.word(offset - TAILER_SIZE)?;
+        let left = match offset.checked_sub(tailer) {
+            Some(left) if tailer != 0 && tailer != Magic::FILLER.0 && left >= data_start => left,
+            _ => return Ok(None),
+        };
+        let record = self.image.record(left)?;
+        let is_free = record.magic == Magic::FREE && record.tailer() == tailer;
+        Ok(is_free.then_some((left, record)))
+    }
+
+    /// Lets `left` swallow its right neighbour. Returns the new length of `left`.
+    fn merge(&self, left_offset: u32, left: Record, right: &Record) -> Result<u32> {
+        let rec_len = left
+            .rec_len
+            .checked_add(RECORD_SIZE)
+            .and_then(|len| len.checked_add(right.rec_len))
+            .ok_or(Error::Corrupt {
+                offset: left_offset,
+                what: "free record length overflows",
+            })?;
+        // Not the whole header: its `next` may have changed since it was read.
+        self.image.set_word(left_offset + REC_LEN_AT, rec_len)?;
+        self.image
+            .set_tailer(left_offset, &Record { rec_len, ..left })?;
+        Ok(rec_len)
+    }
+
+    /// Takes room from the free list, which is held, and grows the file if there is none.
+    fn take_free(&self, content: u32) -> Result<Room> {
+        let length = padded_len(content).ok_or(Error::TooLarge)?;
+        for _ in 0..MAX_ROUNDS {
+            match self.search_free(length)? {
+                Search::Found(item) => return self.take(&item, length),
+                Search::Again => {}
+                Search::Nothing => {
+                    self.expand(length.checked_add(RECORD_SIZE).ok_or(Error::TooLarge)?)?;
+                }
+            }
+        }
+        Err(Error::Corrupt {
+            offset: FREELIST_HEAD,
+            what: "free list loses what is freed",
+        })
+    }
+
+    /// Walks the free list for the smallest record of at least `length`, joining neighbours on the
+    /// way. The longer the walk, the less it insists on a good fit.
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "the C library reckons in single precision"
+    )]
+    fn search_free(&self, length: u32) -> Result<Search> {
+        let mut best: Option<Item> = None;
+        let mut tolerance = 1.0_f32;
+        let mut merged_enough = false;
+        let mut walk = self.image.freelist()?;
+        while let Some(item) = walk.step()? {
+            let item = self.check_free(item)?;
+            if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
+                walk.unlink(&item)?;
+                let rec_len = self.merge(left_offset, left, &item.record)?;
+                if let Some(best) = &mut best
+                    && best.offset == left_offset
+                {
+                    best.record.rec_len = rec_len;
+                }
+                merged_enough |= rec_len > length;
+                continue;
+            }
+            let rec_len = item.record.rec_len;
+            if rec_len >= length
+                && best
+                    .as_ref()
+                    .is_none_or(|best| rec_len < best.record.rec_len)
+            {
+                best = Some(item);
+            }
+            if let Some(best) = &best
+                && (best.record.rec_len as f32) < length as f32 * tolerance
+            {
+                break;
+            }
+            tolerance *= 1.05;
+        }
+        Ok(match best {
+            Some(best) => Search::Found(best),
+            None if merged_enough => Search::Again,
+            None => Search::Nothing,
+        })
+    }
+
+    /// A record met in the free list must be free. One that is marked as used was left by a crash
+    /// on its way out of the list: it is free.
+    fn check_free(&self, mut item: Item) -> Result<Item> {
+        self.image
+            .check_inside(item.offset + RECORD_SIZE, item.record.rec_len)?;
+        match item.record.magic {
+            Magic::FREE => {}
+            Magic::USED => {
+                item.record.magic = Magic::FREE;
+                self.image.set_record(item.offset, &item.record)?;
+            }
+            _ => {
+                let what = "record in the free list is not free";
+                return Err(Error::Corrupt {
+                    offset: item.offset,
+                    what,
+                });
+            }
+        }
+        Ok(item)
+    }
+
+    /// Takes `length` bytes from a free record: all of it, or its end if the rest is worth keeping.
+    fn take(&self, free: &Item, length: u32) -> Result<Room> {
+        let image = &self.image;
+        let &Item {
+            offset,
+            link,
+            record,
+        } = free;
+        if record.rec_len < length.saturating_add(RECORD_SIZE + 12) {
+            image.set_word(link, record.next)?;
+            image.set_magic(offset, Magic::USED)?;
+            return Ok(Room {
+                offset,
+                rec_len: record.rec_len,
+            });
+        }
+        let rest = Record {
+            rec_len: record.rec_len - length - RECORD_SIZE,
+            ..record
+        };
+        image.set_record(offset, &rest)?;
+        image.set_tailer(offset, &rest)?;
+        let taken_offset = offset + rest.tailer();
+        let taken = Record {
+            magic: Magic::USED,
+            ..Record::free(0, length)
+        };
+        image.set_record(taken_offset, &taken)?;
+        image.set_tailer(taken_offset, &taken)?;
+        Ok(Room {
+            offset: taken_offset,
+            rec_len: length,
+        })
+    }
+
+    /// Grows the file by at least `wanted` bytes and frees them. The free list is held.
+    fn expand(&self, wanted: u32) -> Result<()> {
+        let size = self.image.refresh()?;
+        let more = growth(size, wanted, page_size());
+        let new_size = size.checked_add(more).ok_or(Error::TooLarge)?;
+        let rec_len = more.checked_sub(RECORD_SIZE).ok_or(Error::TooLarge)?;
+        self.image.grow(new_size)?;
+        self.free(size, Record::free(0, rec_len))
+    }
+}
+
+/// Outcome of a walk along the free list.
+enum Search {
+    Found(Item),
+    /// Joining neighbours made a record that is large enough.
+    Again,
+    Nothing,
+}

@@ -1,0 +1,253 @@
+//! The database as words and records: byte order, bounds, and steps along a list.
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::layout::{
+    ByteOrder, FREELIST_HEAD, MAGIC_AT, Magic, RECORD_SIZE, Record, TAILER_SIZE, chain_head,
+    data_start,
+};
+
+/// Typed access to the bytes of one database.
+pub(crate) struct Image {
+    backend: Box<dyn Backend>,
+    order: ByteOrder,
+    data_start: u32,
+}
+
+impl Image {
+    pub(crate) fn new(backend: Box<dyn Backend>, order: ByteOrder, hash_size: u32) -> Self {
+        Self {
+            backend,
+            order,
+            data_start: data_start(hash_size),
+        }
+    }
+
+    pub(crate) fn order(&self) -> ByteOrder {
+        self.order
+    }
+
+    /// Offset of the first record.
+    pub(crate) fn data_start(&self) -> u32 {
+        self.data_start
+    }
+
+    /// Size as far as it is known.
+    pub(crate) fn size(&self) -> u32 {
+        self.backend.size()
+    }
+
+    /// Size now.
+    pub(crate) fn refresh(&self) -> Result<u32> {
+        self.backend.refresh()
+    }
+
+    pub(crate) fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
+        self.backend.read(offset, out)
+    }
+
+    pub(crate) fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
+        self.backend.write(offset, data)
+    }
+
+    pub(crate) fn matches(&self, offset: u32, expected: &[u8]) -> Result<bool> {
+        self.backend.matches(offset, expected)
+    }
+
+    pub(crate) fn grow(&self, new_size: u32) -> Result<()> {
+        self.backend.grow(new_size)
+    }
+
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.backend.sync()
+    }
+
+    pub(crate) fn increment(&self, offset: u32) -> Result<bool> {
+        self.backend.increment(offset, self.order)
+    }
+
+    pub(crate) fn word(&self, offset: u32) -> Result<u32> {
+        Ok(self.order.word(self.backend.word(offset)?))
+    }
+
+    pub(crate) fn set_word(&self, offset: u32, word: u32) -> Result<()> {
+        self.write(offset, &self.order.bytes(word))
+    }
+
+    /// Appends `len` bytes from `offset` on to `out`. Nothing is reserved before it is known that
+    /// the bytes exist.
+    pub(crate) fn append_to(&self, offset: u32, len: u32, out: &mut Vec<u8>) -> Result<()> {
+        self.check_inside(offset, len)?;
+        let start = out.len();
+        out.resize(start + len as usize, 0);
+        self.read(offset, &mut out[start..])
+    }
+
+    pub(crate) fn record(&self, offset: u32) -> Result<Record> {
+        let mut bytes = [0; RECORD_SIZE as usize];
+        self.read(offset, &mut bytes)?;
+        Ok(Record::decode(&bytes, self.order))
+    }
+
+    pub(crate) fn set_record(&self, offset: u32, record: &Record) -> Result<()> {
+        self.write(offset, &record.encode(self.order))
+    }
+
+    pub(crate) fn set_magic(&self, offset: u32, magic: Magic) -> Result<()> {
+        self.set_word(offset + MAGIC_AT, magic.0)
+    }
+
+    /// Writes the last word of the record at `offset`, by which its right neighbour finds it.
+    pub(crate) fn set_tailer(&self, offset: u32, record: &Record) -> Result<()> {
+        let at = offset
+            .checked_add(record.tailer())
+            .and_then(|end| end.checked_sub(TAILER_SIZE))
+            .ok_or(Error::Corrupt {
+                offset,
+                what: "record length wraps around",
+            })?;
+        self.set_word(at, record.tailer())
+    }
+
+    /// Fails unless `offset..offset + len` lies inside the database, as it is now.
+    pub(crate) fn check_inside(&self, offset: u32, len: u32) -> Result<()> {
+        let inside = |size: u32| offset.checked_add(len).is_some_and(|end| end <= size);
+        if inside(self.size()) || inside(self.refresh()?) {
+            return Ok(());
+        }
+        Err(Error::OutOfBounds {
+            offset,
+            len: len as usize,
+            size: self.size(),
+        })
+    }
+
+    /// Walks hash chain `bucket`, used and dead records.
+    pub(crate) fn chain(&self, bucket: u32) -> Result<Walk<'_>> {
+        Walk::new(self, chain_head(bucket))
+    }
+
+    /// Walks on behind the record at `offset`.
+    pub(crate) fn walk_on(&self, offset: u32) -> Result<Walk<'_>> {
+        Walk::new(self, offset)
+    }
+
+    /// Walks the free list. The caller looks at the magics.
+    pub(crate) fn freelist(&self) -> Result<Walk<'_>> {
+        Walk::new(self, FREELIST_HEAD)
+    }
+}
+
+/// A record met on a walk.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item {
+    pub(crate) offset: u32,
+    /// Offset of the word that points to this record: the list head or a `next`.
+    pub(crate) link: u32,
+    pub(crate) record: Record,
+}
+
+/// A walk along a list, which ends with an error if the list is a loop.
+pub(crate) struct Walk<'i> {
+    image: &'i Image,
+    /// Offset of the word that holds `next`.
+    link: u32,
+    next: u32,
+    loops: LoopGuard,
+}
+
+impl<'i> Walk<'i> {
+    fn new(image: &'i Image, head: u32) -> Result<Self> {
+        let next = image.word(head)?;
+        Ok(Self {
+            image,
+            link: head,
+            next,
+            loops: LoopGuard::default(),
+        })
+    }
+
+    /// Goes to the next record of whatever kind.
+    pub(crate) fn step(&mut self) -> Result<Option<Item>> {
+        let (offset, link) = (self.next, self.link);
+        if offset == 0 {
+            return Ok(None);
+        }
+        if self.loops.passed_before(offset) {
+            return Err(Error::Corrupt {
+                offset,
+                what: "list is a loop",
+            });
+        }
+        if offset < self.image.data_start {
+            return Err(Error::Corrupt {
+                offset,
+                what: "record lies in the header",
+            });
+        }
+        let record = self.image.record(offset)?;
+        (self.link, self.next) = (offset, record.next);
+        Ok(Some(Item {
+            offset,
+            link,
+            record,
+        }))
+    }
+
+    /// Goes to the next record of a hash chain, and fails if it cannot be one (`tdb.md` 3.1).
+    pub(crate) fn step_chain(&mut self) -> Result<Option<Item>> {
+        let item = self.step()?;
+        if let Some(item) = &item {
+            check_chained(self.image, item)?;
+        }
+        Ok(item)
+    }
+
+    /// Takes the record of the last step out of the list.
+    pub(crate) fn unlink(&mut self, item: &Item) -> Result<()> {
+        self.image.set_word(item.link, item.record.next)?;
+        self.link = item.link;
+        Ok(())
+    }
+}
+
+/// Brent's loop detection: remembers one place, moved on at growing intervals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LoopGuard {
+    anchor: u32,
+    steps: u32,
+    interval: u32,
+}
+
+impl LoopGuard {
+    /// Notes a step to `offset`. True, in a loop, after at most three times round it.
+    pub(crate) fn passed_before(&mut self, offset: u32) -> bool {
+        if offset == self.anchor {
+            return true;
+        }
+        self.steps += 1;
+        if self.steps > self.interval {
+            self.anchor = offset;
+            self.interval = self.steps.saturating_mul(2);
+            self.steps = 0;
+        }
+        false
+    }
+}
+
+/// What a reader of a chain insists on. The contents are bounds-checked where they are read.
+fn check_chained(image: &Image, item: &Item) -> Result<()> {
+    let Item { offset, record, .. } = *item;
+    let corrupt = |what| Err(Error::Corrupt { offset, what });
+    if record.magic != Magic::USED && record.magic != Magic::DEAD {
+        return corrupt("record in a hash chain is not in use");
+    }
+    if record.content_len().is_none() {
+        return corrupt("key and data do not fit into the record");
+    }
+    image.check_inside(offset + RECORD_SIZE, record.rec_len)?;
+    if record.next != 0 {
+        image.check_inside(record.next, RECORD_SIZE)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,324 @@
+//! A database in a file, mapped into memory together with other processes.
+//!
+//! One of the two files with `unsafe` code. The mapping is never seen as a slice: other processes
+//! write to it at any time. Bytes are copied in and out with volatile accesses, as wide as their
+//! alignment allows, so that a word of the file is read or written at once.
+//!
+//! Growing allocates the blocks of the file before they are mapped, therefore a full disk is an
+//! error of [`Backend::grow`] and never a `SIGBUS`.
+#![expect(
+    unsafe_code,
+    reason = "memory shared with other processes is accessed by pointer"
+)]
+#![expect(clippy::cast_ptr_alignment, reason = "every such cast is checked")]
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::SystemTime;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::errno::Errno;
+use nix::fcntl::posix_fallocate;
+
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::layout::ByteOrder;
+
+/// The bytes of a file from `base` on.
+pub(crate) struct FileBackend {
+    file: Arc<File>,
+    /// Length of the mutex area in front of the database.
+    base: u64,
+    size: Cell<u32>,
+    access: Access,
+    /// The first bytes of the database; all that are known, unless mapping failed.
+    map: RefCell<Option<MmapRaw>>,
+    syncs: bool,
+}
+
+/// How the bytes of a file are reached.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Access {
+    MapReadWrite,
+    MapReadOnly,
+    /// With `pread` and `pwrite`.
+    Calls,
+}
+
+/// Where some bytes of the database are. Valid until the next call of [`FileBackend::remap`].
+enum Place {
+    Mapped(*mut u8),
+    /// Position in the file.
+    File(u64),
+}
+
+impl FileBackend {
+    /// Fails if the file is larger than the format allows.
+    pub(crate) fn new(file: Arc<File>, base: u64, access: Access, syncs: bool) -> Result<Self> {
+        let (size, map) = (Cell::new(0), RefCell::new(None));
+        let new = Self {
+            file,
+            base,
+            size,
+            access,
+            map,
+            syncs,
+        };
+        new.refresh()?;
+        Ok(new)
+    }
+
+    /// Finds bytes `offset..offset + len`, which lie inside the file.
+    fn place(&self, offset: u32, len: usize) -> Result<Place> {
+        let end = u64::from(offset) + len as u64;
+        if end > u64::from(self.size.get()) && end > u64::from(self.refresh()?) {
+            return Err(Error::OutOfBounds {
+                offset,
+                len,
+                size: self.size.get(),
+            });
+        }
+        match &*self.map.borrow() {
+            Some(map) if end <= map.len() as u64 => {
+                // SAFETY: `offset` is at most `end`, and `end` at most the length of the mapping.
+                Ok(Place::Mapped(unsafe {
+                    map.as_mut_ptr().add(offset as usize)
+                }))
+            }
+            _ => Ok(Place::File(self.base + u64::from(offset))),
+        }
+    }
+
+    /// Maps what is known of the file. Where that is not possible, calls are used instead.
+    fn remap(&self) {
+        let len = self.size.get() as usize;
+        let mut options = MmapOptions::new();
+        options.offset(self.base).len(len);
+        let map = match self.access {
+            Access::MapReadWrite if len > 0 => options.map_raw(&*self.file).ok(),
+            Access::MapReadOnly if len > 0 => options.map_raw_read_only(&*self.file).ok(),
+            _ => None,
+        };
+        *self.map.borrow_mut() = map;
+    }
+
+    /// Makes `len` bytes of the file real from `start` on. A file system that cannot allocate
+    /// ahead gets them written.
+    fn allocate(&self, start: u64, len: u64) -> io::Result<()> {
+        let position = |n: u64| i64::try_from(n).map_err(io::Error::other);
+        match posix_fallocate(&*self.file, position(start)?, position(len)?) {
+            Err(Errno::ENOSPC) => Err(Errno::ENOSPC.into()),
+            Err(_) => write_zeros(&self.file, start, len),
+            Ok(()) => Ok(()),
+        }
+    }
+}
+
+impl Backend for FileBackend {
+    fn size(&self) -> u32 {
+        self.size.get()
+    }
+
+    fn refresh(&self) -> Result<u32> {
+        let metadata = self.file.metadata().map_err(Error::io("fstat"))?;
+        let size = metadata.size().saturating_sub(self.base);
+        let size = u32::try_from(size).map_err(|_| Error::TooLarge)?;
+        if self.size.replace(size) != size {
+            self.remap();
+        }
+        Ok(size)
+    }
+
+    fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
+        match self.place(offset, out.len())? {
+            // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
+            Place::Mapped(source) => unsafe { load(source, out) },
+            Place::File(at) => self
+                .file
+                .read_exact_at(out, at)
+                .map_err(Error::io("pread"))?,
+        }
+        Ok(())
+    }
+
+    fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
+        if self.access == Access::MapReadOnly {
+            return Err(Error::ReadOnly);
+        }
+        match self.place(offset, data.len())? {
+            // SAFETY: `place` found that many bytes mapped, nothing was remapped since, and the
+            // mapping is writable: the read-only one was ruled out above.
+            Place::Mapped(target) => unsafe { store(target, data) },
+            Place::File(at) => self
+                .file
+                .write_all_at(data, at)
+                .map_err(Error::io("pwrite"))?,
+        }
+        Ok(())
+    }
+
+    fn grow(&self, new_size: u32) -> Result<()> {
+        let old_size = self.size.get();
+        let Some(more) = new_size.checked_sub(old_size) else {
+            return Ok(());
+        };
+        let start = self.base + u64::from(old_size);
+        if let Err(error) = self.allocate(start, u64::from(more)) {
+            // The file may have grown in part. Its old end is what everybody knows.
+            self.file.set_len(start).map_err(Error::io("ftruncate"))?;
+            return Err(match error.raw_os_error() {
+                Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => Error::NoSpace {
+                    wanted: self.base + u64::from(new_size),
+                },
+                _ => Error::Io {
+                    what: "growing the file",
+                    source: error,
+                },
+            });
+        }
+        self.refresh().map(drop)
+    }
+
+    fn sync(&self) -> Result<()> {
+        // On Linux this writes back what was changed through mappings too: no `msync` needed.
+        if self.syncs {
+            self.file.sync_data().map_err(Error::io("fdatasync"))
+        } else {
+            Ok(())
+        }
+    }
+
+    fn word(&self, offset: u32) -> Result<[u8; 4]> {
+        let mut word = [0; 4];
+        match self.place(offset, word.len())? {
+            // SAFETY: `place` found four bytes mapped, and nothing was remapped since.
+            Place::Mapped(source) => unsafe { load(source, &mut word) },
+            Place::File(at) => self
+                .file
+                .read_exact_at(&mut word, at)
+                .map_err(Error::io("pread"))?,
+        }
+        Ok(word)
+    }
+
+    fn matches(&self, offset: u32, expected: &[u8]) -> Result<bool> {
+        let Place::Mapped(mut source) = self.place(offset, expected.len())? else {
+            let mut found = vec![0; expected.len()];
+            self.read(offset, &mut found)?;
+            return Ok(found == expected);
+        };
+        let mut found = [0; 64];
+        for expected in expected.chunks(found.len()) {
+            let found = &mut found[..expected.len()];
+            // SAFETY: `place` found the whole length mapped; the chunks add up to it.
+            unsafe {
+                load(source, found);
+                source = source.add(found.len());
+            }
+            if found != expected {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn increment(&self, offset: u32, order: ByteOrder) -> Result<bool> {
+        let Place::Mapped(address) = self.place(offset, 4)? else {
+            return Ok(false);
+        };
+        if self.access != Access::MapReadWrite || !address.cast::<u32>().is_aligned() {
+            return Ok(false);
+        }
+        // SAFETY: aligned as checked, mapped writable for as long as this call takes, and other
+        // processes change this word by atomic instructions only.
+        let word = unsafe { AtomicU32::from_ptr(address.cast()) };
+        let swap = |value: u32| match order {
+            ByteOrder::Little => u32::from_le(value),
+            ByteOrder::Big => u32::from_be(value),
+        };
+        let bump = |value| Some(swap(swap(value).wrapping_add(1)));
+        let _previous = word.fetch_update(Ordering::SeqCst, Ordering::SeqCst, bump);
+        Ok(true)
+    }
+
+    fn touch(&self) {
+        // Best effort: the change itself is safe on disk already.
+        let _ = self.file.set_modified(SystemTime::now());
+    }
+}
+
+/// For file systems without preallocation.
+fn write_zeros(file: &File, start: u64, len: u64) -> io::Result<()> {
+    let zeros = [0; 8192];
+    let (mut at, end) = (start, start + len);
+    while at < end {
+        let chunk = zeros
+            .chunks(usize::try_from(end - at).unwrap_or(zeros.len()))
+            .next();
+        let chunk = chunk.unwrap_or_default();
+        file.write_all_at(chunk, at)?;
+        at += chunk.len() as u64;
+    }
+    Ok(())
+}
+
+/// Copies shared memory into `out`.
+///
+/// # Safety
+/// `source` leads to `out.len()` readable bytes.
+unsafe fn load(source: *const u8, out: &mut [u8]) {
+    let (target, len, mut at) = (out.as_mut_ptr(), out.len(), 0);
+    // SAFETY: each step stays below `len`, which bounds both sides; volatile accesses are aligned
+    // as checked; whatever other processes write meanwhile, the bytes are plain numbers.
+    unsafe {
+        while at < len {
+            let from = source.add(at);
+            if len - at >= 8 && from.cast::<u64>().is_aligned() {
+                target
+                    .add(at)
+                    .cast::<u64>()
+                    .write_unaligned(from.cast::<u64>().read_volatile());
+                at += 8;
+            } else if len - at >= 4 && from.cast::<u32>().is_aligned() {
+                target
+                    .add(at)
+                    .cast::<u32>()
+                    .write_unaligned(from.cast::<u32>().read_volatile());
+                at += 4;
+            } else {
+                target.add(at).write(from.read_volatile());
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Copies `data` into shared memory.
+///
+/// # Safety
+/// `target` leads to `data.len()` writable bytes.
+unsafe fn store(target: *mut u8, data: &[u8]) {
+    let (source, len, mut at) = (data.as_ptr(), data.len(), 0);
+    // SAFETY: as in `load`.
+    unsafe {
+        while at < len {
+            let to = target.add(at);
+            if len - at >= 8 && to.cast::<u64>().is_aligned() {
+                to.cast::<u64>()
+                    .write_volatile(source.add(at).cast::<u64>().read_unaligned());
+                at += 8;
+            } else if len - at >= 4 && to.cast::<u32>().is_aligned() {
+                to.cast::<u32>()
+                    .write_volatile(source.add(at).cast::<u32>().read_unaligned());
+                at += 4;
+            } else {
+                to.write_volatile(source.add(at).read());
+                at += 1;
+            }
+        }
+    }
+}
