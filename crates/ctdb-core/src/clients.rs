@@ -49,6 +49,11 @@ impl Clients {
         self.by_id.len()
     }
 
+    /// Process at the other end, by the credentials of its socket; 0 if it is gone.
+    pub(crate) fn pid(&self, id: ClientId) -> i32 {
+        self.by_id.get(&id).map_or(0, |client| client.pid)
+    }
+
     /// The newest connection of a process.
     pub(crate) fn of_pid(&self, pid: i32) -> Option<ClientId> {
         self.by_pid.get(&pid)?.last().copied()

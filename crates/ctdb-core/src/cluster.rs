@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use ctdb_conf::Tunables;
 use ctdb_proto::{
     Body, Capabilities, ClientId, DbId, Dest, Generation, Header, NodeFlags, Packet, Pnn, RecMode,
-    ReqId, ReqMessage, RunState, Srvid, Statistics, TunableList, VnnMap,
+    ReqId, ReqMessage, RunState, Srvid, Statistics, VnnMap,
 };
 
 use crate::database::Database;
@@ -25,7 +26,7 @@ pub(crate) struct Cluster {
     pub(crate) rec_mode: RecMode,
     pub(crate) run_state: RunState,
     pub(crate) capabilities: Capabilities,
-    pub(crate) tunables: TunableList,
+    pub(crate) tunables: Tunables,
     pub(crate) databases: BTreeMap<DbId, Database>,
     /// Newest first: the order of GET_DBMAP.
     pub(crate) database_order: VecDeque<DbId>,
@@ -51,7 +52,7 @@ impl Cluster {
         me: Pnn,
         nodes: Vec<NodeEntry>,
         capabilities: Capabilities,
-        tunables: TunableList,
+        tunables: Tunables,
     ) -> Self {
         let map = (0..).map_while(Pnn::new).zip(&nodes);
         let map = map.filter(|(_, n)| !n.flags.contains(NodeFlags::DELETED)).map(|(pnn, _)| pnn);

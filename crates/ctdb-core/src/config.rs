@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ctdb_proto::{Capabilities, NodeFlags, Pnn, SambaVersion, TunableList};
+use ctdb_conf::Tunables;
+use ctdb_proto::{Capabilities, NodeFlags, Pnn, SambaVersion};
 
 /// Everything that is fixed when the daemon starts; read by the shell, used by the node.
 #[derive(Clone, Debug)]
@@ -12,7 +13,7 @@ pub struct NodeConfig {
     pub pnn: Pnn,
     /// The `nodes` file, one entry for each line that counts.
     pub nodes: Vec<ConfiguredNode>,
-    pub tunables: TunableList,
+    pub tunables: Tunables,
     /// [`Capabilities::DEFAULT`] without what `ctdb.conf` takes away.
     pub capabilities: Capabilities,
     /// PERMANENTLY_DISABLED for `start as disabled`, STOPPED for `start as stopped`.

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use ctdb_proto::{ClientId, DbFlags, DbId, DbStatistics, Generation, ReqId, Srvid};
+use ctdb_proto::{DbFlags, DbId, DbStatistics, Generation, Srvid};
 
 use crate::effect::Ticket;
+use crate::waiting::Caller;
 
 /// One attached database. The file itself is the shell's.
 #[derive(Debug)]
@@ -47,9 +48,11 @@ pub(crate) enum Freeze {
 /// A client's TRANS3_COMMIT on its way through the nodes (data-plane.md 7.1).
 #[derive(Debug)]
 pub(crate) struct Commit {
-    pub(crate) client: ClientId,
-    pub(crate) reqid: ReqId,
+    pub(crate) caller: Caller,
+    /// Tells the answers of this commit from late ones of an earlier commit.
+    pub(crate) serial: Ticket,
     pub(crate) waiting_for: usize,
+    /// A node could not store the records: only the end of the recovery answers the client.
     pub(crate) failed: bool,
     pub(crate) deadline: Option<Instant>,
 }

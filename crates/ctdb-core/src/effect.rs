@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ctdb_proto::{ClientId, DbFlags, DbId, Packet, Pnn};
+use ctdb_proto::{ClientId, DbFlags, DbId, Packet, Pnn, VnnMap};
 
 use crate::migrate::RecordJob;
 
@@ -74,10 +74,11 @@ pub enum DbOp {
     /// when they reach `batch_limit` bytes. Answers: any number of [`DbAnswer::Batch`], then
     /// [`DbAnswer::Count`].
     Pull { batch_limit: usize },
-    /// Store the records of one record buffer under the freeze, read-only flags stripped, by the
-    /// rule of [`crate::migrate::server_store`] for volatile databases. No answer; a failure
-    /// makes the count of [`DbOp::PushConfirm`] short.
-    Push { records: Bytes },
+    /// Store the records of one record buffer under the freeze, read-only flags stripped: by the
+    /// rule of [`crate::migrate::server_store`] with the lmasters of `vnn_map` if there is one
+    /// (volatile databases), else as they are. Answer: [`DbAnswer::Done`]; a failure makes the
+    /// count of [`DbOp::PushConfirm`] short.
+    Push { records: Bytes, vnn_map: Option<VnnMap> },
     /// Ends a push. Answer: [`DbAnswer::Count`] of the records stored since the last one.
     PushConfirm,
     /// UPDATE_RECORD (data-plane.md 7.3): all records of the buffer in one transaction of its
@@ -89,7 +90,7 @@ pub enum DbOp {
     Traverse { only_dmaster: Option<Pnn>, with_empty: bool },
     /// Stop the traverse with that ticket; it answers [`DbAnswer::Done`] soon.
     StopTraverse { ticket: Ticket },
-    /// Read `__db_sequence_number__`, through the freeze if there is one. Answer:
+    /// Read [`ctdb_proto::DB_SEQNUM_KEY`], through the freeze if there is one. Answer:
     /// [`DbAnswer::Number`]; 0 if absent or not 8 bytes.
     Seqnum,
     /// Turn the TDB sequence number of the file on (data-plane.md 1.7). Answer: `Done`.
@@ -111,8 +112,9 @@ pub enum DbOp {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DbAnswer {
     Done,
-    /// The database is open: where its file is and with which TDB flags (wire.md 4.6).
-    Attached { path: String, open_flags: i32, health: Option<String> },
+    /// The database is open: its name, where its file is, with which TDB flags (wire.md 4.6), and
+    /// the health mark (data-plane.md 1.6).
+    Attached { name: String, path: String, open_flags: i32, health: Option<String> },
     /// One record buffer; more follow.
     Batch(Bytes),
     Count(u32),

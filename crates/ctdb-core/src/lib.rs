@@ -1,2 +1,40 @@
 //! All decisions of a CTDB node, without I/O.
+//!
+//! Start with [`Node`]: it owns every machine and routes what happens to the one concerned. What
+//! may happen is an [`Input`]; what it wants done is an [`Effect`]. There is no clock, socket,
+//! file or await in this crate: the same code runs in the daemon, in tests and in the simulator.
 #![forbid(unsafe_code)]
+
+mod banning;
+mod clients;
+mod cluster;
+mod cluster_check;
+mod cluster_lock;
+mod config;
+mod database;
+pub mod effect;
+mod election;
+pub mod explain;
+mod freeze;
+pub mod input;
+mod leader;
+pub mod migrate;
+mod monitor;
+mod node;
+mod outstanding;
+mod peers;
+pub mod persistent;
+pub mod recoverd;
+pub mod recovery;
+mod reqid;
+mod serve;
+mod takeover;
+mod traverse;
+mod waiting;
+
+pub use config::{ConfiguredNode, NodeConfig};
+pub use effect::{DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, Ticket};
+pub use input::{ClusterLockEvent, DbFailure, Input, LockTest, Record};
+pub use migrate::{RecordJob, Verdict, Write};
+pub use node::Node;
+pub use peers::Refusal;

@@ -16,7 +16,7 @@ mod timers;
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ctdb_proto::{Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, Srvid};
 
@@ -64,7 +64,7 @@ pub struct Node {
 /// A ban of this node (cluster.md 9.1).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ban {
-    pub(crate) seconds: u32,
+    pub(crate) length: Duration,
     pub(crate) until: Instant,
 }
 
@@ -83,7 +83,7 @@ impl Node {
             config.pnn,
             nodes.collect(),
             config.capabilities,
-            config.tunables.clone(),
+            config.tunables,
         );
         if let Some(me) = cluster.node_mut(config.pnn) {
             me.flags = NodeFlags::UNHEALTHY | config.start_flags;

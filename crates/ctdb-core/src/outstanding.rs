@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::{
     Body, ClientId, ControlFlags, DbId, Pnn, ReplyControl, ReqControl, ReqId,
 };
@@ -19,6 +20,8 @@ pub(crate) enum Asker {
     Recoverd(crate::recoverd::Token),
     /// One UPDATE_RECORD of the commit that runs on this database.
     Commit { db: DbId, serial: Ticket },
+    /// START_RECOVERY: which cluster lock the leader has.
+    LeadersLock(Ticket),
     /// The record path: revokes and vacuuming.
     Records(Ticket),
 }
@@ -104,7 +107,7 @@ impl Cluster {
 
     /// `ControlTimeout`, where 0 means for ever.
     pub(crate) fn control_timeout(&self) -> Option<Duration> {
-        match self.tunables.control_timeout {
+        match self.tunables.get(Tunable::ControlTimeout) {
             0 => None,
             seconds => Some(Duration::from_secs(seconds.into())),
         }

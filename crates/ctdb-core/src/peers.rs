@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::{Body, NodeFlags, Pnn, ReqId, ReqKeepalive, SambaVersion};
 use tracing::{error, info, warn};
 
@@ -171,7 +172,7 @@ impl Peers {
         statistics.keepalive_packets_recv = statistics.keepalive_packets_recv.wrapping_add(1);
         let Some(link) = self.links.get_mut(from.index()) else { return Ok(()) };
         link.version = keepalive.version;
-        if cluster.tunables.allow_mixed_versions == 1 {
+        if cluster.tunables.get(Tunable::AllowMixedVersions) == 1 {
             return Ok(());
         }
         let mine = self.presented.version();
@@ -227,7 +228,7 @@ impl Peers {
         link.silent = if link.received == 0 { link.silent + 1 } else { 0 };
         link.received = 0;
         link.ticks = link.ticks.saturating_add(1);
-        let is_dead = link.silent >= cluster.tunables.keepalive_limit.max(1);
+        let is_dead = link.silent >= cluster.tunables.get(Tunable::KeepaliveLimit).max(1);
         if is_dead {
             warn!("dead count reached for node {pnn}");
             let reason = PeerLoss::Silent { intervals: link.silent };
@@ -265,7 +266,7 @@ impl Presented {
 }
 
 fn interval(cluster: &Cluster) -> Duration {
-    Duration::from_secs(cluster.tunables.keepalive_interval.max(1).into())
+    Duration::from_secs(cluster.tunables.get(Tunable::KeepaliveInterval).max(1).into())
 }
 
 fn uptime(started: Instant, now: Instant) -> u32 {

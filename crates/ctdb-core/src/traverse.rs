@@ -7,14 +7,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
+use ctdb_conf::Tunable;
+use ctdb_proto::control::Request;
 use ctdb_proto::{
-    ClientId, ControlFlags, DbId, Dest, Opcode, Pnn, RecData, ReqControl, ReqId, ReqMessage, Srvid,
-    TraverseAll, TraverseAllExt, TraverseStart, Wire,
+    ClientId, ControlFlags, DbId, Dest, Pnn, RecData, ReqId, ReqMessage, Srvid, TraverseAll,
+    TraverseAllExt, TraverseStart,
 };
 
 use crate::clients::Clients;
 use crate::cluster::Cluster;
+use crate::serve::encoded;
 
 /// The traverses that clients of this node have started.
 #[derive(Debug, Default)]
@@ -26,7 +29,7 @@ pub(crate) struct Traverses {
 struct Traverse {
     client: ClientId,
     /// The client's own number for it, which it finds in every record.
-    client_reqid: u32,
+    client_reqid: ReqId,
     /// Where the client wants the records.
     srvid: Srvid,
     db: DbId,
@@ -47,7 +50,7 @@ impl Traverses {
     ) {
         let targets = targets(start.db_id, cluster);
         let id = cluster.reqids.allocate();
-        let limit = Duration::from_secs(cluster.tunables.traverse_timeout.into());
+        let limit = cluster.tunables.seconds(Tunable::TraverseTimeout);
         self.open.insert(id, Traverse {
             client,
             client_reqid: start.reqid,
@@ -58,16 +61,17 @@ impl Traverses {
         });
         let all = TraverseAll {
             db_id: start.db_id,
-            reqid: id.get(),
-            pnn: cluster.me.get(),
+            reqid: id,
+            pnn: cluster.me,
             client_reqid: start.reqid,
             srvid: start.srvid,
         };
-        let control = if with_empty {
-            request(Opcode::TRAVERSE_ALL_EXT, &TraverseAllExt { all, with_empty: true })
+        let request = if with_empty {
+            Request::TraverseAllExt(TraverseAllExt { all, with_empty_records: true })
         } else {
-            request(Opcode::TRAVERSE_ALL, &all)
+            Request::TraverseAll(all)
         };
+        let control = request.to_control(ControlFlags::NOREPLY);
         for pnn in targets {
             cluster.tell(pnn, control.clone());
         }
@@ -81,9 +85,9 @@ impl Traverses {
         clients: &Clients,
         cluster: &mut Cluster,
     ) {
-        let id = ReqId(record.reqid);
+        let id = record.reqid;
         let Some(traverse) = self.open.get_mut(&id) else { return };
-        if record.key.is_empty() && record.data.is_empty() {
+        if record.is_end() {
             traverse.missing.remove(&from);
             self.end_if_complete(id, clients, cluster);
             return;
@@ -173,7 +177,7 @@ impl Traverse {
     fn kill(&self, cluster: &mut Cluster) {
         let kill =
             TraverseStart { db_id: self.db, reqid: self.client_reqid, srvid: self.srvid };
-        let control = request(Opcode::TRAVERSE_KILL, &kill);
+        let control = Request::TraverseKill(kill).to_control(ControlFlags::NOREPLY);
         for pnn in cluster.broadcast_targets(Dest::Connected) {
             cluster.tell(pnn, control.clone());
         }
@@ -191,20 +195,4 @@ fn targets(db: DbId, cluster: &Cluster) -> Vec<Pnn> {
     } else {
         cluster.vnn_map.map.first().copied().into_iter().collect()
     }
-}
-
-fn request(opcode: Opcode, payload: &impl Wire) -> ReqControl {
-    ReqControl {
-        opcode,
-        srvid: Srvid(0),
-        client_id: ClientId::NONE,
-        flags: ControlFlags::NOREPLY,
-        data: encoded(payload),
-    }
-}
-
-fn encoded(value: &impl Wire) -> Bytes {
-    let mut bytes = BytesMut::new();
-    value.encode(&mut bytes);
-    bytes.freeze()
 }

@@ -31,13 +31,15 @@ pub(crate) enum Waiting {
     /// UPDATE_RECORD: the answer is 0 or 1.
     Update { caller: Caller, started: std::time::Instant },
     /// One node's share of a traverse.
-    Traverse { origin: Pnn, traverse: ReqId, db: DbId, client_reqid: u32, srvid: Srvid },
+    Traverse { origin: Pnn, traverse: ReqId, db: DbId, client_reqid: ReqId, srvid: Srvid },
     EnableSeqnum { caller: Caller, db: DbId },
     FileSeqnum { db: DbId },
     BumpSeqnum { db: DbId },
     /// The result interests nobody; failures are logged.
     Background { what: &'static str },
     SetRecmode { caller: Caller },
+    /// START_RECOVERY: which cluster lock the leader has.
+    LeadersLock { caller: Caller },
     Init,
     Setup,
     Startup,

@@ -3,9 +3,444 @@
 //!
 //! Everything here runs in two steps. A packet is looked at and becomes a [`RecordJob`]; the
 //! shell locks the hash chain, reads the record and calls [`crate::Node::on_record`], which
-//! returns a [`Verdict`]: what to write, and what to send once it is written. Between the lock
+//! returns a [`Verdict`]: what to write, and what to do once it is written. Between the lock
 //! and the write nothing else happens on the node.
+//!
+//! Deciding changes nothing ([`Migrator::on_record`] cannot even): all memory of the record path
+//! follows from verdicts that were carried out ([`Migrator::conclude`]). So a write that fails
+//! leaves no trace but a recovery.
+//!
+//! ```text
+//!   client call   calls, dmaster packets           controls, time
+//!        |               |                              |
+//!        +-------> submit (held while frozen) <---------+
+//!                        |  RecordJob: lock, read
+//!                    on_record --> call.rs, dmaster.rs, readonly.rs, vacuum
+//!                        |  Verdict: write, unlock
+//!                    conclude ---> packets, answers, queues
+//! ```
 
+mod call;
+mod conclude;
+mod dmaster;
+mod hot_keys;
 mod job;
+mod pending;
+mod pin;
+mod readonly;
+mod statistics;
+mod store;
+mod update;
+mod view;
 
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use ctdb_proto::{
+    Body, CallId, ClientId, DbId, Header, Packet, Pnn, ReplyCall, ReplyError, ReqCall, ReqId,
+};
+use tracing::{debug, error, info, warn};
+
+use crate::cluster::Cluster;
+use crate::database::{Database, Freeze};
+use crate::effect::{Effect, Ticket};
+use crate::input::Record;
+use crate::vacuum::{Queues, Vacuum};
+use hot_keys::HotKeys;
+use pending::{Fetches, Origin, Outcome, PendingCall, PendingCalls};
+use pin::Pins;
+use readonly::ReadOnly;
+use view::View;
+
+pub(crate) use job::{ClientCall, Notes, PeerCall, Then, Work};
 pub use job::{RecordJob, Verdict, Write};
+pub use store::{Stored, server_store};
+
+const FETCH_FAILED: &str = "ltdb fetch failed in ctdb_request_call";
+
+/// All memory of the record path.
+#[derive(Debug, Default)]
+pub(crate) struct Migrator {
+    databases: BTreeMap<DbId, DbState>,
+    pending: PendingCalls,
+    /// Jobs that begin later, in the order of their time.
+    delayed: BTreeMap<(Instant, u64), RecordJob>,
+    /// What an answer of a control is about.
+    controls: HashMap<Ticket, Asked>,
+    updates: update::Updates,
+    pub(crate) vacuum: Vacuum,
+    /// See [`pin::GRANT_HOLD`].
+    grant_hold: Duration,
+    serial: u64,
+}
+
+/// What the record path remembers of one database.
+#[derive(Debug, Default)]
+pub(crate) struct DbState {
+    fetches: Fetches,
+    pins: Pins,
+    readonly: ReadOnly,
+    hot_keys: HotKeys,
+    pub(crate) vacuum: Queues,
+    /// Jobs that wait for the end of a freeze.
+    held: VecDeque<RecordJob>,
+}
+
+/// A control of the record path that is on its way.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// UPDATE_RECORD to a node that has a read-only copy.
+    Revoke { db: DbId, key: Bytes },
+    /// VACUUM_FETCH or TRY_DELETE_RECORDS of a run.
+    Vacuum { run: u64, to: Pnn },
+}
+
+impl Migrator {
+    pub(crate) fn new() -> Self {
+        Self { grant_hold: pin::GRANT_HOLD, ..Self::default() }
+    }
+
+    /// A call of a local client (data-plane.md 3.3). It is always answered, even if with an error.
+    pub(crate) fn client_call(
+        &mut self,
+        client: ClientId,
+        reqid: ReqId,
+        call: ReqCall,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) {
+        cluster.call_began();
+        let (db, key) = (call.db_id, call.key.clone());
+        let mut call = ClientCall { client, reqid, call };
+        if let Some(text) = not_callable(db, cluster) {
+            return refuse_client(&call, &text, cluster);
+        }
+        if let Some(state) = self.databases.get_mut(&db) {
+            match state.fetches.join(&key, call) {
+                Ok(()) => return,
+                Err(back) => call = back,
+            }
+        }
+        self.submit(db, key, Work::ClientCall(call), cluster);
+    }
+
+    /// REQ_CALL, REPLY_CALL, REQ_DMASTER, REPLY_DMASTER or REPLY_ERROR of a peer or of this node,
+    /// with its generation checked (3.5). Other packets are none of its business.
+    pub(crate) fn peer_packet(&mut self, packet: Packet, cluster: &mut Cluster, now: Instant) {
+        let header = packet.header;
+        match packet.body {
+            Body::ReqCall(call) => self.peer_call(header, call, cluster, now),
+            Body::ReplyCall(reply) => self.reply_call(header, reply, cluster, now),
+            Body::ReplyError(error) => {
+                self.complete(header.reqid, Outcome::Error(error), cluster, now);
+            }
+            Body::ReqDmaster(request) => {
+                let (db, key) = (request.db_id, request.key.clone());
+                self.arriving(db, key, Work::ReqDmaster { header, request }, cluster);
+            }
+            Body::ReplyDmaster(reply) => {
+                let (db, key) = (reply.db_id, reply.key.clone());
+                self.arriving(db, key, Work::ReplyDmaster { header, reply }, cluster);
+            }
+            other => error!(operation = ?other.operation(), "not a packet of the record path"),
+        }
+    }
+
+    fn peer_call(&mut self, header: Header, call: ReqCall, cluster: &mut Cluster, now: Instant) {
+        let Some(requester) = header.src().filter(|pnn| cluster.node(*pnn).is_some()) else {
+            warn!(src = header.src, "call of a node that does not exist");
+            return;
+        };
+        if let Some(text) = not_callable(call.db_id, cluster) {
+            let error = Body::ReplyError(ReplyError::new(-1, &text));
+            return cluster.send(requester, header.reqid, error);
+        }
+        let (db, key) = (call.db_id, call.key.clone());
+        let call = PeerCall { requester, header, call };
+        if requester != cluster.me && self.state(db).pins.holds(&key, now) {
+            return self.wait_for_pin(call, cluster);
+        }
+        self.submit(db, key, Work::PeerCall(call), cluster);
+    }
+
+    /// A record on its way. One of an unknown database is lost to nobody: the requester asks again
+    /// after the next recovery.
+    fn arriving(&mut self, db: DbId, key: Bytes, work: Work, cluster: &mut Cluster) {
+        match not_callable(db, cluster) {
+            Some(text) => error!("{text}"),
+            None => self.submit(db, key, work, cluster),
+        }
+    }
+
+    /// The answer to a call that this node served itself, or a read-only copy (3.11).
+    fn reply_call(
+        &mut self,
+        header: Header,
+        reply: ReplyCall,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) {
+        let Some(pending) = self.pending.get(header.reqid) else {
+            debug!("reqid {} not found", header.reqid);
+            return;
+        };
+        let is_copy = pending.call.call_id == CallId::FETCH_WITH_HEADER
+            && readonly::as_copy(&reply).is_some();
+        if is_copy && header.src() != Some(cluster.me) {
+            let (db, key) = (pending.db, pending.call.key.clone());
+            self.submit(db, key, Work::ReadOnlyCopy { header, reply }, cluster);
+        } else {
+            self.complete(header.reqid, Outcome::Reply(reply), cluster, now);
+        }
+    }
+
+    /// The record of a job was read under the lock of its chain: what is to be done.
+    pub(crate) fn on_record(
+        &self,
+        job: RecordJob,
+        record: Option<Record>,
+        cluster: &Cluster,
+        clients: &dyn Fn(ClientId) -> bool,
+        now: Instant,
+    ) -> Verdict {
+        let RecordJob { db, key, work } = job;
+        let known = cluster.databases.get(&db).zip(self.databases.get(&db));
+        let Some((database, state)) = known else {
+            let then = Then::Refuse { work, reason: "the database was detached" };
+            return Verdict { write: Write::Nothing, db, key, notes: Notes::default(), then };
+        };
+        let view = View {
+            cluster,
+            db: database,
+            state,
+            pending: &self.pending,
+            key: &key,
+            lmaster: cluster.vnn_map.lmaster(&key).unwrap_or(cluster.me),
+            now,
+        };
+        if database.is_frozen() {
+            return view.leave(Then::AfterThaw(work));
+        }
+        if work.generation().is_some_and(|generation| generation != database.generation) {
+            debug!("Discarding previous generation lockwait packet");
+            return view.leave(Then::Drop);
+        }
+        match work {
+            Work::ClientCall(call) => call::client_call(view, call, record, clients),
+            Work::PeerCall(call) => call::peer_call(view, call, record),
+            Work::ReqDmaster { header, request } => {
+                dmaster::req_dmaster(view, header, request, record)
+            }
+            Work::ReplyDmaster { header, reply } => dmaster::reply_dmaster(view, header, reply),
+            Work::ReadOnlyCopy { header, reply } => {
+                readonly::store_copy(view, header, reply, record)
+            }
+            Work::FinishRevoke { all } => readonly::finish(view, all, record),
+            Work::Update { batch, record: new } => update::decide(view, batch, new, record),
+            Work::Vacuum(work) => crate::vacuum::decide(view, work, record),
+        }
+    }
+
+    /// The record of a job cannot be locked or read; or the job was not worth waiting for.
+    pub(crate) fn on_record_failed(
+        &mut self,
+        job: RecordJob,
+        reason: &str,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) {
+        let RecordJob { db, key, work } = job;
+        if !matches!(work, Work::Vacuum(_)) {
+            error!(%db, ?key, reason, "record cannot be read");
+        }
+        self.refuse(db, &key, work, FETCH_FAILED, cluster, now);
+    }
+
+    /// A freeze begins: from now on jobs are held back, and vacuuming stops.
+    pub(crate) fn freezing(&mut self, db: DbId) {
+        self.stop_vacuuming(db);
+    }
+
+    /// The database can be used again, perhaps in a new generation: calls that were on their way
+    /// may be lost, so all are sent again (3.13).
+    pub(crate) fn thawed(&mut self, db: DbId, cluster: &mut Cluster, now: Instant) {
+        let Some(database) = cluster.databases.get(&db) else { return };
+        let (name, generation) = (database.name.clone(), database.generation);
+        let reqids = self.pending.select(|p| p.db == db);
+        let count = reqids.len();
+        for reqid in reqids {
+            self.resend(reqid, cluster, now);
+        }
+        if count > 0 {
+            info!("Resent calls for database={name}, generation={generation}, count={count}");
+        }
+        for job in std::mem::take(&mut self.state(db).held) {
+            if job.work.generation().is_none_or(|g| g == generation) {
+                self.submit(job.db, job.key, job.work, cluster);
+            }
+        }
+    }
+
+    fn resend(&mut self, reqid: ReqId, cluster: &mut Cluster, now: Instant) {
+        let Some(pending) = self.pending.remove(reqid, cluster) else { return };
+        if let Origin::Vacuum { run } = pending.origin {
+            return self.vacuum_fetched(run, cluster, now);
+        }
+        let (db, key) = (pending.db, pending.call.key.clone());
+        let new = self.pending.ask(pending, cluster.me, cluster);
+        self.state(db).fetches.renamed(&key, reqid, new);
+    }
+
+    /// The client is gone: nobody waits for its calls, and others go on without them.
+    pub(crate) fn client_gone(&mut self, client: ClientId, cluster: &mut Cluster, _now: Instant) {
+        for reqid in self.pending.select(|p| p.is_of(client)) {
+            let Some(pending) = self.pending.remove(reqid, cluster) else { continue };
+            cluster.call_forgotten();
+            self.end_fetch(pending.db, &pending.call.key, reqid, cluster);
+        }
+    }
+
+    /// The database is gone: whoever wants one of its records is told so.
+    pub(crate) fn database_detached(&mut self, db: DbId, cluster: &mut Cluster, now: Instant) {
+        self.stop_vacuuming(db);
+        let Some(mut state) = self.databases.remove(&db) else { return };
+        let text = unknown_database(db);
+        for reqid in self.pending.select(|p| p.db == db) {
+            let error = Outcome::Error(ReplyError::new(-1, &text));
+            self.complete(reqid, error, cluster, now);
+        }
+        for call in state.fetches.drain() {
+            refuse_client(&call, &text, cluster);
+        }
+        let waiting = state.readonly.clear().into_iter().map(|(_, work)| work);
+        for work in waiting.chain(state.held.into_iter().map(|job| job.work)) {
+            if let Work::ClientCall(call) = work {
+                refuse_client(&call, &text, cluster);
+            }
+        }
+        self.databases.remove(&db);
+    }
+
+    /// A recovery has replaced all records: no node has read-only copies any more (4.5).
+    pub(crate) fn push_confirmed(&mut self, db: DbId, cluster: &mut Cluster, _now: Instant) {
+        for (key, work) in self.state(db).readonly.clear() {
+            self.submit(db, key, work, cluster);
+        }
+    }
+
+    /// A recovery deletes all records: there is nothing left to vacuum.
+    pub(crate) fn database_wiped(&mut self, db: DbId) {
+        self.state(db).vacuum = Queues::default();
+    }
+
+    /// The answer of a control that was asked for with this ticket; `None` if there is none.
+    pub(crate) fn control_answered(
+        &mut self,
+        ticket: Ticket,
+        reply: Option<ctdb_proto::ReplyControl>,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) {
+        match self.controls.remove(&ticket) {
+            Some(Asked::Revoke { db, key }) => {
+                let ok = reply.is_some_and(|reply| reply.status == 0);
+                self.revoke_answered(db, &key, ok, cluster);
+            }
+            Some(Asked::Vacuum { run, to }) => self.vacuum_answered(run, to, reply, cluster, now),
+            None => debug!(?ticket, "nobody waits for this answer"),
+        }
+    }
+
+    /// Call at or after [`Self::poll_timeout`]; an early or repeated call does nothing.
+    pub(crate) fn handle_timeout(&mut self, cluster: &mut Cluster, now: Instant) {
+        let mut ready = Vec::new();
+        for state in self.databases.values_mut() {
+            ready.extend(state.pins.ended(now).into_iter().map(Work::PeerCall));
+            ready.extend(state.fetches.timed_out(now).into_iter().map(Work::ClientCall));
+        }
+        for work in ready {
+            self.resubmit(work, cluster);
+        }
+        while let Some(next) = self.delayed.first_entry().filter(|next| next.key().0 <= now) {
+            let RecordJob { db, key, work } = next.remove();
+            self.submit(db, key, work, cluster);
+        }
+        self.vacuum_timeout(cluster, now);
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let of_databases = self
+            .databases
+            .values()
+            .flat_map(|s| [s.pins.poll_timeout(), s.fetches.poll_timeout()])
+            .flatten();
+        let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
+        of_databases.chain(delayed).chain(self.vacuum.poll_timeout()).min()
+    }
+
+    /// Asks the shell for the record, unless the database is frozen or about to be: the job would
+    /// only stand in line for the lock of the freeze.
+    pub(crate) fn submit(&mut self, db: DbId, key: Bytes, work: Work, cluster: &mut Cluster) {
+        let job = RecordJob { db, key, work };
+        let open = cluster.databases.get(&db).is_none_or(|d| d.freeze == Freeze::None);
+        let state = self.databases.entry(db).or_default();
+        if open {
+            cluster.effect(Effect::Record(job));
+        } else {
+            state.held.push_back(job);
+        }
+    }
+
+    pub(crate) fn state(&mut self, db: DbId) -> &mut DbState {
+        self.databases.entry(db).or_default()
+    }
+
+    /// Looks at a call again that had to wait.
+    fn resubmit(&mut self, work: Work, cluster: &mut Cluster) {
+        let (db, key) = match &work {
+            Work::ClientCall(ClientCall { call, .. }) | Work::PeerCall(PeerCall { call, .. }) => {
+                (call.db_id, call.key.clone())
+            }
+            other => unreachable!("only calls wait, not {other:?}"),
+        };
+        self.submit(db, key, work, cluster);
+    }
+
+    fn submit_later(&mut self, at: Instant, db: DbId, key: Bytes, work: Work) {
+        self.serial += 1;
+        self.delayed.insert((at, self.serial), RecordJob { db, key, work });
+    }
+}
+
+/// A key for memory that outlives its packet: a slice would keep the whole buffer of the
+/// connection.
+pub(crate) fn kept(key: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(key)
+}
+
+fn unknown_database(db: DbId) -> String {
+    format!("Unknown database in request. db_id=={db}")
+}
+
+/// Why calls for this database are refused. The original moves records of persistent databases
+/// about, which breaks them.
+fn not_callable(db: DbId, cluster: &Cluster) -> Option<String> {
+    match cluster.databases.get(&db) {
+        None => Some(unknown_database(db)),
+        Some(database) if !database.is_volatile() => {
+            Some(format!("records of database {} do not migrate", database.name))
+        }
+        Some(_) => None,
+    }
+}
+
+fn refuse_client(call: &ClientCall, text: &str, cluster: &mut Cluster) {
+    debug!(client = %call.client, text, "refused a call");
+    let body = Body::ReplyError(ReplyError::new(-1, text));
+    cluster.send_client(call.client, call.reqid, body);
+    cluster.call_forgotten();
+}

@@ -3,15 +3,18 @@
 
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
+use ctdb_proto::control::Request;
 use ctdb_proto::{
-    Body, ControlFlags, DbFlags, DbId, Dest, Generation, NodeFlags, NodeFlagChange, Opcode,
-    ReqControl, RunState, Srvid, SrvidMessage, Timeval, Wire,
+    ControlFlags, DbFlags, DbId, Dest, Generation, NodeFlagChange, NodeFlags, RunState, Srvid,
+    SrvidMessage, TimeVal,
 };
 
 use super::Node;
 use crate::effect::{DbOp, Effect, Event, EventOutcome, Notification, Ticket};
 use crate::monitor::Health;
 use crate::recoverd::Recoverd;
+use crate::serve::encoded;
 use crate::waiting::{Caller, Waiting};
 
 /// How long the node watches for a second recovery before it runs the `startup` event, on top
@@ -64,8 +67,8 @@ impl Times {
         self.started
     }
 
-    pub(crate) fn to_wire(since_1970: Duration) -> Timeval {
-        Timeval {
+    pub(crate) fn to_wire(since_1970: Duration) -> TimeVal {
+        TimeVal {
             sec: i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX),
             usec: since_1970.subsec_micros().into(),
         }
@@ -89,8 +92,7 @@ impl Node {
     pub(crate) fn run_event(&mut self, event: Event, waiting: Waiting) {
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, waiting);
-        let seconds = self.cluster.tunables.script_timeout;
-        let timeout = Duration::from_secs(seconds.into());
+        let timeout = self.cluster.tunables.seconds(Tunable::EventScriptTimeout);
         self.cluster.effect(Effect::RunEvent { ticket, event, timeout });
     }
 
@@ -146,8 +148,8 @@ impl Node {
         DbOp::Attach {
             name,
             flags,
-            hash_size: self.cluster.tunables.database_hash_size,
-            max_dead: self.cluster.tunables.database_max_dead,
+            hash_size: self.cluster.tunables.get(Tunable::DatabaseHashSize),
+            max_dead: self.cluster.tunables.get(Tunable::DatabaseMaxDead),
         }
     }
 
@@ -203,8 +205,7 @@ impl Node {
         let settled = if self.config.fast_start {
             self.times.last_recovery?
         } else {
-            let seconds = self.cluster.tunables.rerecovery_timeout;
-            self.times.last_recovery? + Duration::from_secs(seconds.into()) + SETTLING_MARGIN
+            self.times.last_recovery? + self.cluster.tunables.seconds(Tunable::RerecoveryTimeout) + SETTLING_MARGIN
         };
         Some(self.times.startup_retry.map_or(settled, |retry| retry.max(settled)))
     }
@@ -246,15 +247,7 @@ impl Node {
     /// STARTUP: the others send us the connections that they track.
     fn announce_startup(&mut self) {
         for pnn in self.cluster.broadcast_targets(Dest::Connected) {
-            let control = ReqControl {
-                opcode: Opcode::STARTUP,
-                srvid: Srvid(0),
-                client_id: ctdb_proto::ClientId::NONE,
-                flags: ControlFlags::NOREPLY,
-                data: bytes::Bytes::new(),
-            };
-            let reqid = self.cluster.reqids.unanswered();
-            self.cluster.send(pnn, reqid, Body::ReqControl(control));
+            self.cluster.tell(pnn, Request::Startup.to_control(ControlFlags::NOREPLY));
         }
     }
 
@@ -280,8 +273,8 @@ impl Node {
         }
         let healthy = !self.cluster.my_flags().contains(NodeFlags::UNHEALTHY);
         let limits = (
-            Duration::from_secs(self.cluster.tunables.monitor_interval.max(1).into()),
-            self.cluster.tunables.monitor_timeout_count,
+            Duration::from_secs(self.cluster.tunables.get(Tunable::MonitorInterval).max(1).into()),
+            self.cluster.tunables.get(Tunable::MonitorTimeoutCount),
         );
         let old = self.cluster.my_flags();
         let (notification, word) = match self.monitor.finished(outcome, healthy, limits, now) {
@@ -305,17 +298,14 @@ impl Node {
     fn health_changed(&mut self, old: NodeFlags, word: &str) {
         let me = self.cluster.me;
         let change = NodeFlagChange {
-            pnn: me.get(),
+            pnn: me,
             new_flags: self.cluster.my_flags(),
             old_flags: old,
         };
-        let mut data = bytes::BytesMut::new();
-        change.encode(&mut data);
-        self.cluster.send_message(Dest::Node(me), Srvid::PUSH_NODE_FLAGS, &data.freeze());
+        self.cluster.send_message(Dest::Node(me), Srvid::PUSH_NODE_FLAGS, &encoded(&change));
         tracing::error!("Node became {word}. Ask recovery master to reallocate IPs");
-        let mut data = bytes::BytesMut::new();
-        SrvidMessage { pnn: me.get(), srvid: Srvid(0) }.encode(&mut data);
-        self.cluster.send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &data.freeze());
+        let request = encoded(&SrvidMessage { pnn: Some(me), srvid: Srvid(0) });
+        self.cluster.send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &request);
     }
 
     /// The orderly way out (cluster.md 1.5).

@@ -235,6 +235,10 @@ impl Node {
                 let stored = answer.is_ok_and(|reply| reply.status == 0);
                 self.commit_answered(db, serial, stored);
             }
+            Asker::LeadersLock(ticket) => {
+                let lock = answer.ok().filter(|reply| reply.status == 0).map(|reply| reply.data);
+                self.leaders_lock(ticket, lock, now);
+            }
             Asker::Records(ticket) => {
                 self.migrator.control_answered(ticket, answer.ok(), &mut self.cluster, now);
             }

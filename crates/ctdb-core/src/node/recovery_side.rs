@@ -129,7 +129,7 @@ impl Node {
 
     pub(super) fn cluster_lock(&mut self, event: ClusterLockEvent, now: Instant) {
         if let ClusterLockEvent::Taken { seconds } = event {
-            self.cluster.statistics.reclock.recd.add(seconds);
+            self.cluster.statistics.reclock_recd.record(seconds);
         }
         self.tell_recoverd(RecoverdInput::ClusterLock(event), now);
     }
@@ -143,7 +143,7 @@ impl Node {
         };
         match outcome {
             LockTest::Contention { seconds } => {
-                self.cluster.statistics.reclock.ctdbd.add(seconds);
+                self.cluster.statistics.reclock_ctdbd.record(seconds);
                 self.recovery_mode_normal(caller, now);
             }
             LockTest::Timeout => {

@@ -1,0 +1,279 @@
+//! Attaching and detaching databases (data-plane.md 1.2 to 1.5).
+
+use std::time::{Duration, Instant};
+
+use ctdb_conf::Tunable;
+use ctdb_proto::control::Request;
+use ctdb_proto::{
+    ControlFlags, DbFlags, DbId, DbStatistics, Dest, RecMode, ReqControl, RunState,
+};
+use tracing::{error, warn};
+
+use crate::database::{Database, Freeze};
+use crate::effect::{DbAnswer, DbOp, Effect};
+use crate::input::DbFailure;
+use crate::node::Node;
+use crate::waiting::{Caller, Waiting};
+
+/// File names end at 255 bytes; a dot and a pnn of ten digits follow the name.
+const MAX_NAME: usize = 255 - 11;
+
+/// A client's attach that waits for the end of the recovery.
+#[derive(Debug)]
+pub(crate) struct DeferredAttach {
+    pub(crate) caller: Caller,
+    control: ReqControl,
+    gives_up: Instant,
+    /// Set when the recovery has ended.
+    due: Option<Instant>,
+}
+
+impl DeferredAttach {
+    pub(crate) fn deadline(&self) -> Instant {
+        self.due.map_or(self.gives_up, |due| due.min(self.gives_up))
+    }
+}
+
+impl Node {
+    pub(super) fn attach(
+        &mut self,
+        caller: Caller,
+        control: &ReqControl,
+        name: String,
+        flags: DbFlags,
+        now: Instant,
+    ) {
+        let for_recovery = control.flags.contains(ControlFlags::ATTACH_RECOVERY);
+        if self.cluster.tunables.get(Tunable::AllowClientDBAttach) == 0 && !for_recovery {
+            error!(
+                "DB Attach to database {name} denied by tunable AllowClientDBAccess == 0"
+            );
+            return self.answer_status(caller, -1);
+        }
+        if let Err(why) = check_name(&name) {
+            error!("DB Attach to database {name:?} refused: {why}");
+            return self.answer_status(caller, -1);
+        }
+        if let Some(client) = self.local_client(caller) {
+            if self.cluster.is_inactive() {
+                error!(
+                    "DB Attach to database {name} refused since node is inactive (flags={:#x})",
+                    self.cluster.my_flags().bits()
+                );
+                return self.answer_status(caller, -1);
+            }
+            let in_recovery = self.in_recovery();
+            if for_recovery && !in_recovery {
+                return self.answer_status(caller, -1);
+            }
+            let starting = self.cluster.run_state.raw() < RunState::Startup.raw();
+            if !for_recovery && (in_recovery || starting) {
+                let pid = self.clients.pid(client);
+                return self.defer_attach(caller, control.clone(), &name, pid, now);
+            }
+        }
+        self.attach_now(caller, name, flags);
+    }
+
+    fn defer_attach(
+        &mut self,
+        caller: Caller,
+        control: ReqControl,
+        name: &str,
+        pid: i32,
+        now: Instant,
+    ) {
+        warn!(
+            "DB Attach to database {name} deferred for client with pid:{pid} since node is in \
+             recovery mode."
+        );
+        let gives_up = now + self.cluster.tunables.seconds(Tunable::DeferredAttachTO);
+        self.deferred_attaches.push(DeferredAttach { caller, control, gives_up, due: None });
+    }
+
+    /// The recovery mode is NORMAL: what was deferred is done on the next turn. (The original
+    /// waits another second.)
+    pub(crate) fn release_deferred_attaches(&mut self, now: Instant) {
+        for attach in &mut self.deferred_attaches {
+            attach.due = Some(now);
+        }
+    }
+
+    pub(crate) fn deferred_attaches_due(&mut self, now: Instant) {
+        let is_due = |attach: &mut DeferredAttach| attach.deadline() <= now;
+        for attach in self.deferred_attaches.extract_if(.., is_due).collect::<Vec<_>>() {
+            if attach.due.is_some() {
+                let DeferredAttach { caller, control, .. } = attach;
+                self.serve(caller.node, caller.reqid, control, now);
+            } else {
+                self.answer_status(attach.caller, -1);
+            }
+        }
+    }
+
+    fn attach_now(&mut self, caller: Caller, name: String, flags: DbFlags) {
+        let id = DbId::of_name(&name);
+        if let Some(database) = self.cluster.databases.get(&id) {
+            let status = if database.name != name {
+                let other = &database.name;
+                error!("db_id {id} hash collision. name1='{name}' name2='{other}'");
+                -1
+            } else if database.flags.contains(flags) {
+                return self.answer_data(caller, &id);
+            } else {
+                -1
+            };
+            return self.answer_status(caller, status);
+        }
+        for waiting in self.waiting.values_mut() {
+            if let Waiting::Attach { callers, db, flags: under_way, .. } = waiting
+                && *db == id
+                && under_way.contains(flags)
+            {
+                return callers.push(caller);
+            }
+        }
+        let ticket = self.cluster.ticket();
+        let op = self.attach_op(name.clone(), flags);
+        self.waiting.insert(ticket, Waiting::Attach { callers: vec![caller], db: id, name, flags });
+        self.cluster.effect(Effect::Db { ticket, db: id, op });
+    }
+
+    pub(super) fn attach_done(
+        &mut self,
+        callers: &[Caller],
+        db: DbId,
+        name: String,
+        flags: DbFlags,
+        answer: Result<DbAnswer, DbFailure>,
+    ) {
+        let attached = self.add_database(db, name.clone(), flags, answer);
+        if attached {
+            self.announce_attach(&name, flags);
+        }
+        for caller in callers {
+            if attached {
+                self.answer_data(*caller, &db);
+            } else {
+                self.answer_status(*caller, -1);
+            }
+        }
+    }
+
+    pub(super) fn start_attach_done(&mut self, answer: Result<DbAnswer, DbFailure>) {
+        if let Ok(DbAnswer::Attached { name, .. }) = &answer {
+            let (name, db) = (name.clone(), DbId::of_name(name));
+            self.add_database(db, name, DbFlags::PERSISTENT, answer);
+            self.start_freeze(db);
+        } else {
+            error!("Failed to attach to persistent database");
+        }
+        self.open_when_frozen();
+    }
+
+    fn add_database(
+        &mut self,
+        id: DbId,
+        name: String,
+        flags: DbFlags,
+        answer: Result<DbAnswer, DbFailure>,
+    ) -> bool {
+        let Ok(DbAnswer::Attached { path, open_flags, health, .. }) = answer else { return false };
+        warn!("Attached to database '{path}' with flags {open_flags:#x}");
+        let generation = self.cluster.vnn_map.generation;
+        self.cluster.database_order.push_front(id);
+        self.cluster.databases.insert(id, Database {
+            id,
+            name,
+            flags,
+            path,
+            open_flags,
+            generation,
+            freeze: Freeze::None,
+            invalid_records: false,
+            transaction: None,
+            push: None,
+            health,
+            commit: None,
+            file_seqnum: None,
+            statistics: DbStatistics::default(),
+        });
+        true
+    }
+
+    /// Every other node attaches it too; a node that cannot is repaired by the next recovery.
+    fn announce_attach(&mut self, name: &str, flags: DbFlags) {
+        let request = if flags.contains(DbFlags::PERSISTENT) {
+            Request::DbAttachPersistent(name.to_owned())
+        } else if flags.contains(DbFlags::REPLICATED) {
+            Request::DbAttachReplicated(name.to_owned())
+        } else {
+            Request::DbAttach(name.to_owned())
+        };
+        let control = request.to_control(ControlFlags::NOREPLY);
+        let me = self.cluster.me;
+        for pnn in self.cluster.broadcast_targets(Dest::Connected) {
+            if pnn != me {
+                self.cluster.tell(pnn, control.clone());
+            }
+        }
+    }
+
+    /// DB_DETACH: a client's request goes to every node, this one included; the detach happens
+    /// on the copy that no client sent.
+    pub(super) fn detach(&mut self, caller: Caller, db: DbId, now: Instant) {
+        let Some(database) = self.cluster.databases.get(&db) else {
+            return self.answer_status(caller, -1);
+        };
+        let name = database.name.clone();
+        if self.cluster.tunables.get(Tunable::AllowClientDBAttach) == 1 {
+            error!(
+                "DB detach from database {name} denied. Clients are allowed access to databases \
+                 (AllowClientDBAccess == 1)"
+            );
+            return self.answer_status(caller, -1);
+        }
+        if !database.is_volatile() || self.cluster.rec_mode == RecMode::Active {
+            return self.answer_status(caller, -1);
+        }
+        if self.local_client(caller).is_some() {
+            let control = Request::DbDetach(db).to_control(ControlFlags::NOREPLY);
+            for pnn in self.cluster.broadcast_targets(Dest::Connected) {
+                self.cluster.tell(pnn, control.clone());
+            }
+            return self.answer_status(caller, 0);
+        }
+        self.detach_here(db, now);
+        self.answer_status(caller, 0);
+    }
+
+    fn detach_here(&mut self, db: DbId, now: Instant) {
+        self.migrator.database_detached(db, &mut self.cluster, now);
+        self.traverses.database_gone(db, &self.clients, &mut self.cluster);
+        self.cluster.databases.remove(&db);
+        self.cluster.database_order.retain(|id| *id != db);
+        let ticket = self.cluster.ticket();
+        self.waiting.insert(ticket, Waiting::Background { what: "detach" });
+        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Detach });
+    }
+}
+
+/// The name becomes part of a file name. (The codec has refused empty ones and slashes.)
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.len() > MAX_NAME {
+        Err("its name is too long")
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_file_can_have_are_refused() {
+        assert_eq!(check_name("locking.tdb"), Ok(()));
+        assert!(check_name(&"x".repeat(MAX_NAME + 1)).is_err());
+    }
+}

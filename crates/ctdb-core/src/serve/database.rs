@@ -1,0 +1,234 @@
+//! Questions about databases, traverses, and records on their way to deletion.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use ctdb_conf::Tunable;
+use ctdb_proto::control::Request;
+use ctdb_proto::{
+    ControlFlags, DbFlags, DbId, DbidEntry, DbidMap, Pnn, RecBuffer, RecData,
+    ReplyControl, ReqControl, ReqId, Srvid, TraverseAll, TraverseStart, Wire,
+};
+
+use crate::database::Database;
+use crate::effect::{DbOp, Effect};
+use crate::node::Node;
+use crate::waiting::{Caller, Waiting};
+
+impl Node {
+    /// Serves the controls of this family; gives any other one back.
+    pub(super) fn serve_database(
+        &mut self,
+        caller: Caller,
+        control: &ReqControl,
+        request: Request,
+        now: Instant,
+    ) -> Result<(), Request> {
+        match request {
+            Request::DbAttach(name) => {
+                self.attach(caller, control, name, DbFlags::empty(), now);
+            }
+            Request::DbAttachPersistent(name) => {
+                self.attach(caller, control, name, DbFlags::PERSISTENT, now);
+            }
+            Request::DbAttachReplicated(name) => {
+                self.attach(caller, control, name, DbFlags::REPLICATED, now);
+            }
+            Request::DbDetach(db) => self.detach(caller, db, now),
+            Request::GetDbPath(db) => self.about(caller, db, |node, caller, database| {
+                let path = database.path.clone();
+                node.answer_text(caller, &path);
+            }),
+            Request::GetDbName(db) => self.about(caller, db, |node, caller, database| {
+                let name = database.name.clone();
+                node.answer_text(caller, &name);
+            }),
+            Request::GetDbMap => {
+                let map = self.database_map();
+                self.answer_data(caller, &map);
+            }
+            Request::DbOpenFlags(db) => self.about(caller, db, |node, caller, database| {
+                let flags = database.open_flags;
+                node.answer_data(caller, &flags);
+            }),
+            Request::DbGetHealth(db) => self.about(caller, db, |node, caller, database| {
+                match database.health.clone() {
+                    Some(reason) => node.answer_text(caller, &reason),
+                    None => node.answer(caller, ReplyControl::ok(Bytes::new())),
+                }
+            }),
+            Request::DbSetHealthy(db) => self.set_healthy(caller, db),
+            Request::GetDbStatistics(db) => self.about(caller, db, |node, caller, database| {
+                let statistics = node.database_statistics(database.id);
+                node.answer_data(caller, &statistics);
+            }),
+            Request::SetDbReadonly(db) => self.set_db_flag(caller, db, DbFlags::READONLY),
+            Request::SetDbSticky(db) => self.set_db_flag(caller, db, DbFlags::STICKY),
+            Request::EnableSeqnum(db) => self.enable_seqnum(caller, db),
+            Request::UpdateSeqnum(db) => self.update_seqnum(caller, db),
+            Request::TraverseStart(start) => self.traverse_start(caller, &start, false, now),
+            Request::TraverseStartExt(ext) => {
+                self.traverse_start(caller, &ext.start, ext.with_empty_records, now);
+            }
+            Request::TraverseAll(all) => self.traverse_all(caller, &all, false),
+            Request::TraverseAllExt(ext) => self.traverse_all(caller, &ext.all, ext.with_empty_records),
+            Request::TraverseData(record) => {
+                let from = caller.node;
+                self.traverses.data(from, &record, &self.clients, &mut self.cluster);
+                self.answer_status(caller, 0);
+            }
+            Request::TraverseKill(kill) => self.traverse_kill(caller, &kill),
+            Request::Trans3Commit(records) => {
+                self.commit(caller, records.db_id(), &control.data, now);
+            }
+            Request::UpdateRecord(records) => {
+                self.update(caller, records.db_id(), control.data.clone(), now);
+            }
+            Request::ScheduleForDeletion(key) => {
+                let status = self.migrator.schedule_for_deletion(&key, &mut self.cluster, now);
+                self.answer_status(caller, status);
+            }
+            Request::VacuumFetch(records) => {
+                let status = self.migrator.vacuum_fetch(&records, &mut self.cluster, now);
+                self.answer_status(caller, status);
+            }
+            Request::TryDeleteRecords(records) => {
+                self.migrator.try_delete_records(caller, &records, &mut self.cluster, now);
+            }
+            // Replies the same bytes; the time limit in them is not used.
+            Request::EchoData(_) => {
+                self.answer(caller, ReplyControl::ok(control.data.clone()));
+            }
+            other => return Err(other),
+        }
+        Ok(())
+    }
+
+    /// Answers about one database; -1 if there is none with that id.
+    fn about(
+        &mut self,
+        caller: Caller,
+        db: DbId,
+        answer: impl FnOnce(&mut Self, Caller, &Database),
+    ) {
+        let Some(database) = self.cluster.databases.remove(&db) else {
+            return self.answer_status(caller, -1);
+        };
+        answer(self, caller, &database);
+        self.cluster.databases.insert(db, database);
+    }
+
+    fn database_map(&self) -> DbidMap {
+        let databases = self.cluster.database_order.iter();
+        let databases = databases.filter_map(|id| self.cluster.databases.get(id));
+        let entry = |db: &Database| DbidEntry { db_id: db.id, flags: db.flags };
+        DbidMap { dbs: databases.map(entry).collect() }
+    }
+
+    fn set_healthy(&mut self, caller: Caller, db: DbId) {
+        let starting = self.cluster.run_state == ctdb_proto::RunState::Startup;
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return self.answer_status(caller, -1);
+        };
+        let was_marked = database.health.take().is_some();
+        let ticket = self.cluster.ticket();
+        self.waiting.insert(ticket, Waiting::Status { caller });
+        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::SetHealth { reason: None } });
+        if was_marked && starting {
+            self.cluster.force_recovery("a database was set healthy");
+        }
+    }
+
+    /// READONLY and STICKY are for volatile databases, on this node only.
+    fn set_db_flag(&mut self, caller: Caller, db: DbId, flag: DbFlags) {
+        let volatile = self.cluster.databases.get_mut(&db).filter(|db| db.is_volatile());
+        let status = match volatile {
+            Some(database) => {
+                database.flags |= flag;
+                0
+            }
+            None => -1,
+        };
+        self.answer_status(caller, status);
+    }
+
+    fn traverse_start(
+        &mut self,
+        caller: Caller,
+        start: &TraverseStart,
+        with_empty: bool,
+        now: Instant,
+    ) {
+        let client = self.local_client(caller);
+        let database = self.cluster.databases.get(&start.db_id);
+        let readable = database.is_some_and(|db| {
+            db.health.is_none() || self.cluster.tunables.get(Tunable::AllowUnhealthyDBRead) != 0
+        });
+        let Some(client) = client.filter(|_| readable) else {
+            return self.answer_status(caller, -1);
+        };
+        // The reply must precede the first record.
+        self.answer_status(caller, 0);
+        self.traverses.start(client, start, with_empty, &mut self.cluster, now);
+    }
+
+    /// This node's share of a traverse.
+    fn traverse_all(&mut self, caller: Caller, all: &TraverseAll, with_empty: bool) {
+        let Some(database) = self.cluster.databases.get(&all.db_id) else {
+            return self.answer_status(caller, -1);
+        };
+        let Some(origin) = Some(all.pnn).filter(|pnn| self.cluster.node(*pnn).is_some()) else {
+            return self.answer_status(caller, -1);
+        };
+        let volatile = database.is_volatile();
+        let only_dmaster = volatile.then_some(self.cluster.me);
+        let ticket = self.cluster.ticket();
+        self.waiting.insert(ticket, Waiting::Traverse {
+            origin,
+            traverse: all.reqid,
+            db: all.db_id,
+            client_reqid: all.client_reqid,
+            srvid: all.srvid,
+        });
+        let op = DbOp::Traverse { only_dmaster, with_empty: with_empty || !volatile };
+        self.cluster.effect(Effect::Db { ticket, db: all.db_id, op });
+        self.answer_status(caller, 0);
+    }
+
+    pub(super) fn traverse_records(&mut self, origin: Pnn, traverse: ReqId, records: &Bytes) {
+        let Ok(buffer) = RecBuffer::decode(&mut records.clone()) else { return };
+        for record in &buffer {
+            let key = records.slice_ref(record.key);
+            let data = records.slice_ref(record.data);
+            self.send_traverse_data(origin, RecData { reqid: traverse, key, data });
+        }
+    }
+
+    pub(super) fn traverse_end(&mut self, origin: Pnn, traverse: ReqId) {
+        self.send_traverse_data(origin, RecData::end(traverse));
+    }
+
+    fn send_traverse_data(&mut self, origin: Pnn, record: RecData) {
+        let control = Request::TraverseData(record).to_control(ControlFlags::NOREPLY);
+        self.cluster.tell(origin, control);
+    }
+
+    fn traverse_kill(&mut self, caller: Caller, kill: &TraverseStart) {
+        let is_it = |reqid: ReqId, at: Srvid| reqid == kill.reqid && at == kill.srvid;
+        let found = self.waiting.iter().find_map(|(ticket, waiting)| match waiting {
+            Waiting::Traverse { origin, client_reqid, srvid, db, .. }
+                if *origin == caller.node && is_it(*client_reqid, *srvid) =>
+            {
+                Some((*ticket, *db))
+            }
+            _ => None,
+        });
+        if let Some((traverse, db)) = found {
+            let ticket = self.cluster.ticket();
+            self.waiting.insert(ticket, Waiting::Background { what: "stop of a traverse" });
+            let op = DbOp::StopTraverse { ticket: traverse };
+            self.cluster.effect(Effect::Db { ticket, db, op });
+        }
+        self.answer_status(caller, 0);
+    }
+}
