@@ -7,6 +7,7 @@ use bytes::Bytes;
 use ctdb_proto::{ClientId, DbFlags, DbId, Packet, Pnn, VnnMap};
 
 use crate::migrate::RecordJob;
+use crate::recoverd::LockAttempt;
 
 /// Names one thing that was asked for, so that its answer finds the asker. Never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -36,10 +37,12 @@ pub enum Effect {
     CancelEvent { ticket: Ticket },
     /// Run the notification script in the background, without waiting.
     Notify(Notification),
-    /// Start the helper that takes and holds the cluster lock; answered by `Input::ClusterLock`.
-    TakeClusterLock,
-    /// Let the helper go that holds the cluster lock.
-    ReleaseClusterLock,
+    /// Start the helper that takes and holds the cluster lock; answered by one
+    /// `Input::ClusterLock`. `Lost` may follow `Taken`.
+    TakeClusterLock(LockAttempt),
+    /// End the helper of that attempt, whether it holds the lock or still tries to get it. Nothing
+    /// more is reported of it.
+    ReleaseClusterLock(LockAttempt),
     /// Start a short-lived helper that tries the cluster lock (cluster.md 7); answered by
     /// `Input::ClusterLockTested`.
     TestClusterLock { ticket: Ticket, limit: Duration },
@@ -88,12 +91,17 @@ pub enum DbOp {
     /// one is given, empty ones only if asked for. Answers: [`DbAnswer::Batch`] with a record
     /// buffer each, then [`DbAnswer::Done`].
     Traverse { only_dmaster: Option<Pnn>, with_empty: bool },
+    /// Read every record without data that has this dmaster, without the freeze: what a full run
+    /// of vacuuming looks at. Answers: [`DbAnswer::Batch`] with a record buffer each (key and
+    /// header), then [`DbAnswer::Done`].
+    ListEmpty { dmaster: Pnn },
     /// Stop the traverse with that ticket; it answers [`DbAnswer::Done`] soon.
     StopTraverse { ticket: Ticket },
     /// Read [`ctdb_proto::DB_SEQNUM_KEY`], through the freeze if there is one. Answer:
     /// [`DbAnswer::Number`]; 0 if absent or not 8 bytes.
     Seqnum,
-    /// Turn the TDB sequence number of the file on (data-plane.md 1.7). Answer: `Done`.
+    /// Turn the TDB sequence number of the file on (data-plane.md 1.7). Answer:
+    /// [`DbAnswer::Number`], the number that it has.
     EnableFileSeqnum,
     /// Read the TDB sequence number of the file. Answer: [`DbAnswer::Number`].
     FileSeqnum,

@@ -1,9 +1,13 @@
 //! What may happen to a node.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ctdb_proto::{ClientId, Packet, Pnn};
 
+use crate::cluster_lock::ClusterLockEvent;
 use crate::effect::{DbAnswer, EventOutcome, Ticket};
+use crate::recoverd::LockAttempt;
 
 /// Something that happened, told to [`crate::Node::handle`].
 #[derive(Debug)]
@@ -24,8 +28,8 @@ pub enum Input {
     Db { ticket: Ticket, answer: Result<DbAnswer, DbFailure> },
     /// Answer to `Effect::RunEvent`.
     EventDone { ticket: Ticket, outcome: EventOutcome },
-    /// About the helper that takes and holds the cluster lock.
-    ClusterLock(ClusterLockEvent),
+    /// About the helper that takes and holds the cluster lock; `took`: since it was started.
+    ClusterLock { attempt: LockAttempt, event: ClusterLockEvent, took: Duration },
     /// Answer to `Effect::TestClusterLock`.
     ClusterLockTested { ticket: Ticket, outcome: LockTest },
     /// Leave in good order: SIGTERM, or standard input closed in test mode.
@@ -36,17 +40,6 @@ pub enum Input {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{0}")]
 pub struct DbFailure(pub String);
-
-/// What the helper of the cluster lock reports (cluster.md 4.6).
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ClusterLockEvent {
-    Taken { seconds: f64 },
-    Contention,
-    Timeout,
-    Error,
-    /// The helper that held the lock is gone.
-    Lost,
-}
 
 /// Result of trying the cluster lock while the leader should hold it (cluster.md 7).
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -30,11 +30,14 @@ mod reqid;
 mod serve;
 mod takeover;
 mod traverse;
+mod vacuum;
 mod waiting;
 
+pub use cluster_lock::ClusterLockEvent;
 pub use config::{ConfiguredNode, NodeConfig};
 pub use effect::{DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, Ticket};
-pub use input::{ClusterLockEvent, DbFailure, Input, LockTest, Record};
+pub use input::{DbFailure, Input, LockTest, Record};
 pub use migrate::{RecordJob, Verdict, Write};
 pub use node::Node;
 pub use peers::Refusal;
+pub use recoverd::LockAttempt;

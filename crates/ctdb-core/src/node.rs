@@ -18,7 +18,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ctdb_proto::{Capabilities, ClientId, Generation, NodeFlags, Pnn, RecMode, Srvid};
+use ctdb_proto::{
+    Capabilities, ClientId, DbId, Generation, NodeFlags, Packet, Pnn, RecMode, RunState, Srvid, VnnMap,
+};
 
 use crate::clients::Clients;
 use crate::cluster::{Cluster, NodeEntry};
@@ -35,7 +37,7 @@ use crate::serve::attach::DeferredAttach;
 use crate::traverse::Traverses;
 use crate::waiting::Waiting;
 
-pub use lifecycle::Times;
+pub(crate) use lifecycle::Times;
 
 /// One node of the cluster. See the module's documentation.
 pub struct Node {
@@ -46,11 +48,15 @@ pub struct Node {
     pub(crate) migrator: Migrator,
     /// Runs from the end of the `setup` event on.
     pub(crate) recoverd: Option<Recoverd>,
+    /// When it wants to look again.
+    pub(crate) recoverd_wake: Option<Instant>,
     /// Addresses of record batches that a running recovery listens to.
     pub(crate) recovery_streams: BTreeSet<Srvid>,
     pub(crate) freezes: Freezes,
     pub(crate) traverses: Traverses,
     pub(crate) monitor: Monitor,
+    /// Databases whose attach is under way, with the packets that wait for it.
+    pub(crate) attaching: HashMap<DbId, Vec<Packet>>,
     pub(crate) deferred_attaches: Vec<DeferredAttach>,
     /// Who waits for what the shell is doing.
     pub(crate) waiting: HashMap<Ticket, Waiting>,
@@ -95,12 +101,14 @@ impl Node {
             cluster,
             peers,
             clients: Clients::default(),
-            migrator: Migrator::new(config.seed),
+            migrator: Migrator::new(),
             recoverd: None,
+            recoverd_wake: None,
             recovery_streams: BTreeSet::new(),
             freezes: Freezes::default(),
             traverses: Traverses::default(),
             monitor: Monitor::default(),
+            attaching: HashMap::new(),
             deferred_attaches: Vec::new(),
             waiting: HashMap::new(),
             times: Times::new(config.started, now),
@@ -129,7 +137,9 @@ impl Node {
             Input::ClientGone(client) => self.client_gone(client, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
-            Input::ClusterLock(event) => self.cluster_lock(event, now),
+            Input::ClusterLock { attempt, event, took } => {
+                self.cluster_lock(attempt, event, took, now);
+            }
             Input::ClusterLockTested { ticket, outcome } => {
                 self.cluster_lock_tested(ticket, outcome, now);
             }
@@ -194,6 +204,31 @@ impl Node {
         self.settle(now);
     }
 
+    /// The number of this node.
+    pub fn pnn(&self) -> Pnn {
+        self.cluster.me
+    }
+
+    /// Its way through the start, up to RUNNING.
+    pub fn run_state(&self) -> RunState {
+        self.cluster.run_state
+    }
+
+    /// Who is lmaster, in which generation.
+    pub fn vnn_map(&self) -> &VnnMap {
+        &self.cluster.vnn_map
+    }
+
+    /// What this node believes of another one, or knows of itself.
+    pub fn flags_of(&self, pnn: Pnn) -> NodeFlags {
+        self.cluster.node(pnn).map_or(NodeFlags::DELETED, |node| node.flags)
+    }
+
+    /// Whether the recovery mode is ACTIVE.
+    pub fn is_in_recovery(&self) -> bool {
+        self.cluster.rec_mode == RecMode::Active
+    }
+
     /// What was decided lately, and why.
     pub fn history(&self) -> Option<&History> {
         self.recoverd.as_ref().map(Recoverd::history)
@@ -251,9 +286,5 @@ impl Node {
 
     pub(crate) fn set_capability(&mut self, capability: Capabilities, on: bool) {
         self.cluster.capabilities.set(capability, on);
-    }
-
-    pub(crate) fn in_recovery(&self) -> bool {
-        self.cluster.rec_mode == RecMode::Active
     }
 }

@@ -211,7 +211,8 @@ impl Peers {
         let Some(due) = self.next_tick.filter(|due| *due <= now) else { return Vec::new() };
         self.next_tick = Some(due.max(now - interval(cluster)) + interval(cluster));
         let mut dead = Vec::new();
-        for pnn in cluster.pnns().filter(|pnn| *pnn != cluster.me) {
+        let me = cluster.me;
+        for pnn in cluster.pnns().filter(|pnn| *pnn != me) {
             if self.tick_one(pnn, cluster, now) {
                 dead.push(pnn);
             }

@@ -5,7 +5,7 @@
 //! leaves meanwhile; here the origin knows which nodes have not ended.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ctdb_conf::Tunable;

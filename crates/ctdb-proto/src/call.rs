@@ -201,8 +201,8 @@ pub struct ReqDmaster {
     pub key: Bytes,
     /// Data of the record, without its header.
     pub data: Bytes,
-    /// 0 if the sender left them out.
-    pub record_flags: RecordFlags,
+    /// Daemons always send them; where they are missing they count as 0.
+    pub record_flags: Option<RecordFlags>,
 }
 
 impl Wire for ReqDmaster {
@@ -250,8 +250,8 @@ pub struct ReplyDmaster {
     pub key: Bytes,
     /// Data of the record, without its header.
     pub data: Bytes,
-    /// 0 if the sender left them out.
-    pub record_flags: RecordFlags,
+    /// Daemons always send them; where they are missing they count as 0.
+    pub record_flags: Option<RecordFlags>,
 }
 
 impl Wire for ReplyDmaster {
@@ -280,24 +280,24 @@ impl Wire for ReplyDmaster {
     }
 }
 
-fn encode_moved_record(key: &[u8], data: &[u8], flags: RecordFlags, out: &mut impl BufMut) {
+fn encode_moved_record(key: &[u8], data: &[u8], flags: Option<RecordFlags>, out: &mut impl BufMut) {
     to_u32(key.len()).encode(out);
     to_u32(data.len()).encode(out);
     out.put_slice(key);
     out.put_slice(data);
-    flags.encode(out);
+    if let Some(flags) = flags {
+        flags.encode(out);
+    }
 }
 
-fn decode_moved_record(src: &mut impl Buf) -> Result<(Bytes, Bytes, RecordFlags), DecodeError> {
+fn decode_moved_record(
+    src: &mut impl Buf,
+) -> Result<(Bytes, Bytes, Option<RecordFlags>), DecodeError> {
     let (key_len, data_len) = (u32::decode(src)?, u32::decode(src)?);
     let key = take_bytes(src, key_len)?;
     let data = take_bytes(src, data_len)?;
     let has_flags = src.remaining() >= RecordFlags::MIN_LEN;
-    let flags = if has_flags {
-        RecordFlags::decode(src)?
-    } else {
-        RecordFlags::empty()
-    };
+    let flags = has_flags.then(|| RecordFlags::decode(src)).transpose()?;
     Ok((key, data, flags))
 }
 
@@ -312,7 +312,7 @@ mod tests {
             rsn: Rsn(2),
             key: Bytes::from_static(b"key"),
             data: Bytes::from_static(b"data"),
-            record_flags: RecordFlags::AUTOMATIC,
+            record_flags: Some(RecordFlags::AUTOMATIC),
         };
         let mut bytes = Vec::new();
         reply.encode(&mut bytes);
@@ -322,7 +322,7 @@ mod tests {
         );
         bytes.truncate(bytes.len() - 4);
         let expected = ReplyDmaster {
-            record_flags: RecordFlags::empty(),
+            record_flags: None,
             ..reply
         };
         assert_eq!(ReplyDmaster::decode(&mut bytes.as_slice()), Ok(expected));

@@ -4,8 +4,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::wire::to_u32;
 use crate::{
-    DecodeError, Dest, Generation, Pnn, ReplyCall, ReplyControl, ReplyDmaster, ReplyError, ReqCall,
-    ReqControl, ReqDmaster, ReqId, ReqKeepalive, ReqMessage, ReqTunnel, Wire,
+    DecodeError, Dest, Generation, Pnn, RecordFlags, ReplyCall, ReplyControl, ReplyDmaster,
+    ReplyError, ReqCall, ReqControl, ReqDmaster, ReqId, ReqKeepalive, ReqMessage, ReqTunnel, Wire,
 };
 
 /// Size of the header.
@@ -268,9 +268,13 @@ impl Body {
         match self {
             Self::ReqCall(body) => ReqCall::MIN_LEN + body.key.len() + body.data.len(),
             Self::ReplyCall(body) => ReplyCall::MIN_LEN + body.data.len(),
-            Self::ReqDmaster(body) => ReqDmaster::MIN_LEN + body.key.len() + body.data.len() + 4,
+            Self::ReqDmaster(body) => {
+                let flags = body.record_flags.map_or(0, |_| RecordFlags::MIN_LEN);
+                ReqDmaster::MIN_LEN + body.key.len() + body.data.len() + flags
+            }
             Self::ReplyDmaster(body) => {
-                ReplyDmaster::MIN_LEN + body.key.len() + body.data.len() + 4
+                let flags = body.record_flags.map_or(0, |_| RecordFlags::MIN_LEN);
+                ReplyDmaster::MIN_LEN + body.key.len() + body.data.len() + flags
             }
             Self::ReplyError(body) => ReplyError::MIN_LEN + body.message.len(),
             Self::ReqMessage(body) => ReqMessage::MIN_LEN + body.data.len(),

@@ -10,6 +10,7 @@ use crate::image::Image;
 use crate::layout::{Magic, RECOVERY_START, SEQUENCE_NUMBER};
 use crate::lock::{LockByte, Locks, Range, Rw, Taken, Wait};
 use crate::open::{Flags, OpenOptions};
+use crate::transaction::Transaction;
 
 /// A handle of a database.
 ///
@@ -32,6 +33,7 @@ pub struct Db {
     pub(crate) read_traverses: Cell<u32>,
     /// Offsets of the records that running traverses stand on.
     pub(crate) positions: RefCell<Vec<u32>>,
+    pub(crate) transaction: Cell<Option<Transaction>>,
     pub(crate) opened: Opened,
 }
 
@@ -123,9 +125,13 @@ impl Db {
     /// Fails if this handle must not write now.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.read_only || self.read_traverses.get() > 0 {
-            Err(Error::ReadOnly)
-        } else {
-            Ok(())
+            return Err(Error::ReadOnly);
+        }
+        match self.transaction.get() {
+            Some(transaction) if transaction.is_prepared() => {
+                Err(Error::Invalid("the transaction is about to commit"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -206,11 +212,7 @@ impl Db {
     }
 
     pub fn lockall_unmark(&self) -> Result<()> {
-        if self.locks.all_is_marked() {
-            self.locks.unlock_all()
-        } else {
-            Err(Error::Lock("not marked as locked"))
-        }
+        self.locks.unlock_all()
     }
 
     /// Keeps other transactions, and traverses that write, from starting. Waits.
@@ -303,13 +305,13 @@ impl Db {
     }
 
     /// Rolls an unfinished commit back while others may be waiting for the data.
-    fn recover_now(&self) -> Result<()> {
+    pub(crate) fn recover_now(&self) -> Result<()> {
         let locks = &self.locks;
         locks.lock_range(Range::DATA, Rw::Write, Wait::Block)?;
         let result = locks
             .lock_range(Range::OPEN, Rw::Write, Wait::Block)
             .and_then(|()| {
-                let result = self.recover();
+                let result = self.recover(!self.uses_mutexes());
                 locks.unlock_range(Range::OPEN);
                 result
             });

@@ -8,7 +8,8 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::image::Item;
 use crate::layout::{
-    FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, Record, TAILER_SIZE, growth, padded_len,
+    FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE, growth,
+    padded_len,
 };
 use crate::lock::{Rw, Wait};
 use crate::mutex::page_size;
@@ -272,11 +273,9 @@ impl Db {
     /// Takes `length` bytes from a free record: all of it, or its end if the rest is worth keeping.
     fn take(&self, free: &Item, length: u32) -> Result<Room> {
         let image = &self.image;
-        let &Item {
-            offset,
-            link,
-            record,
-        } = free;
+        let &Item { offset, link, .. } = free;
+        // Read again: the walk may have joined the record behind it, and so changed its `next`.
+        let record = image.record(offset)?;
         if record.rec_len < length.saturating_add(RECORD_SIZE + 12) {
             image.set_word(link, record.next)?;
             image.set_magic(offset, Magic::USED)?;
@@ -307,11 +306,75 @@ impl Db {
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.
     fn expand(&self, wanted: u32) -> Result<()> {
         let size = self.image.refresh()?;
+        self.adopt_tail()?;
         let more = growth(size, wanted, page_size());
         let new_size = size.checked_add(more).ok_or(Error::TooLarge)?;
         let rec_len = more.checked_sub(RECORD_SIZE).ok_or(Error::TooLarge)?;
         self.image.grow(new_size)?;
         self.free(size, Record::free(0, rec_len))
+    }
+}
+
+/// Space at the end of the file that a crash has left to nobody.
+impl Db {
+    /// Before the file grows: gives such space to the free list, which is held. Behind it would be
+    /// records otherwise, and the file would not pass its check any more. (The C library does not
+    /// look for that.)
+    pub(crate) fn adopt_tail(&self) -> Result<()> {
+        if self.tail_is_owned()? {
+            return Ok(());
+        }
+        let size = self.image.size();
+        let Some(start) = self.find_unowned(size)? else {
+            return Ok(());
+        };
+        tracing::warn!(path = %self.path().display(), start, size, "adopting unused space");
+        self.free(start, Record::free(0, size - start - RECORD_SIZE))
+    }
+
+    /// Whether a record, or the recovery area, ends where the file does. A look at the last word
+    /// is enough.
+    fn tail_is_owned(&self) -> Result<bool> {
+        let (size, data_start) = (self.image.size(), self.image.data_start());
+        let Some(last) = size
+            .checked_sub(TAILER_SIZE)
+            .filter(|&last| last >= data_start)
+        else {
+            return Ok(true);
+        };
+        let tailer = self.image.word(last)?;
+        if let Some(start) = size
+            .checked_sub(tailer)
+            .filter(|&start| start >= data_start)
+            && tailer >= RECORD_SIZE + TAILER_SIZE
+            && self.image.record(start)?.tailer() == tailer
+        {
+            return Ok(true);
+        }
+        let area = self.image.word(RECOVERY_START)?;
+        Ok(area >= data_start && self.image.record(area)?.tailer() == size.wrapping_sub(area))
+    }
+
+    /// Walks the whole file for the place where records end. `None` if that cannot be told, or if
+    /// there is no room for a record.
+    fn find_unowned(&self, size: u32) -> Result<Option<u32>> {
+        let area = self.image.word(RECOVERY_START)?;
+        let mut at = self.image.data_start();
+        while at < size && size - at >= RECORD_SIZE + TAILER_SIZE {
+            let record = self.image.record(at)?;
+            let unused = [Magic::IDLE, Magic::FILLER].contains(&record.magic);
+            if unused && at != area {
+                return Ok(Some(at));
+            }
+            match at
+                .checked_add(RECORD_SIZE)
+                .and_then(|at| at.checked_add(record.rec_len))
+            {
+                Some(next) => at = next,
+                None => break,
+            }
+        }
+        Ok(None)
     }
 }
 

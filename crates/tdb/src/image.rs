@@ -1,26 +1,54 @@
 //! The database as words and records: byte order, bounds, and steps along a list.
 
+use std::cell::{Ref, RefCell};
+
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::layout::{
     ByteOrder, FREELIST_HEAD, MAGIC_AT, Magic, RECORD_SIZE, Record, TAILER_SIZE, chain_head,
     data_start,
 };
+use crate::overlay::Overlay;
 
-/// Typed access to the bytes of one database.
+/// Typed access to the bytes of one database, as a running transaction sees them.
 pub(crate) struct Image {
     backend: Box<dyn Backend>,
     order: ByteOrder,
     data_start: u32,
+    overlay: RefCell<Option<Overlay>>,
 }
 
 impl Image {
     pub(crate) fn new(backend: Box<dyn Backend>, order: ByteOrder, hash_size: u32) -> Self {
+        let overlay = RefCell::new(None);
         Self {
             backend,
             order,
             data_start: data_start(hash_size),
+            overlay,
         }
+    }
+
+    /// The bytes below the transaction.
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// From now on changes are kept in memory.
+    pub(crate) fn begin(&self) -> Result<()> {
+        let size = self.backend.refresh()?;
+        *self.overlay.borrow_mut() = Some(Overlay::new(size));
+        Ok(())
+    }
+
+    /// Ends what [`Self::begin`] began. The changes are in the result, and nowhere else.
+    pub(crate) fn end(&self) -> Option<Overlay> {
+        self.overlay.borrow_mut().take()
+    }
+
+    /// The changes so far.
+    pub(crate) fn overlay(&self) -> Ref<'_, Option<Overlay>> {
+        self.overlay.borrow()
     }
 
     pub(crate) fn order(&self) -> ByteOrder {
@@ -34,40 +62,76 @@ impl Image {
 
     /// Size as far as it is known.
     pub(crate) fn size(&self) -> u32 {
-        self.backend.size()
+        match &*self.overlay.borrow() {
+            Some(overlay) => overlay.size(),
+            None => self.backend.size(),
+        }
     }
 
     /// Size now.
     pub(crate) fn refresh(&self) -> Result<u32> {
-        self.backend.refresh()
+        match &*self.overlay.borrow() {
+            Some(overlay) => Ok(overlay.size()),
+            None => self.backend.refresh(),
+        }
     }
 
     pub(crate) fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
-        self.backend.read(offset, out)
+        match &*self.overlay.borrow() {
+            Some(overlay) => overlay.read(self.backend(), offset, out),
+            None => self.backend.read(offset, out),
+        }
     }
 
     pub(crate) fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
-        self.backend.write(offset, data)
+        match &mut *self.overlay.borrow_mut() {
+            Some(overlay) => overlay.write(self.backend(), offset, data),
+            None => self.backend.write(offset, data),
+        }
     }
 
     pub(crate) fn matches(&self, offset: u32, expected: &[u8]) -> Result<bool> {
-        self.backend.matches(offset, expected)
+        match &*self.overlay.borrow() {
+            Some(overlay) => {
+                let mut found = vec![0; expected.len()];
+                overlay.read(self.backend(), offset, &mut found)?;
+                Ok(found == expected)
+            }
+            None => self.backend.matches(offset, expected),
+        }
     }
 
     pub(crate) fn grow(&self, new_size: u32) -> Result<()> {
-        self.backend.grow(new_size)
+        match &mut *self.overlay.borrow_mut() {
+            Some(overlay) => {
+                overlay.grow(new_size);
+                Ok(())
+            }
+            None => self.backend.grow(new_size),
+        }
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
         self.backend.sync()
     }
 
+    /// Adds 1 to a word that others change at the same time. False if that needs a lock.
     pub(crate) fn increment(&self, offset: u32) -> Result<bool> {
-        self.backend.increment(offset, self.order)
+        if self.overlay.borrow().is_none() {
+            return self.backend.increment(offset, self.order);
+        }
+        let number = self.word(offset)?;
+        self.set_word(offset, number.wrapping_add(1))?;
+        Ok(true)
     }
 
     pub(crate) fn word(&self, offset: u32) -> Result<u32> {
-        Ok(self.order.word(self.backend.word(offset)?))
+        let mut word = [0; 4];
+        match &*self.overlay.borrow() {
+            Some(overlay) => overlay.read(self.backend(), offset, &mut word)?,
+            None => word = self.backend.word(offset)?,
+        }
+        Ok(self.order.word(word))
     }
 
     pub(crate) fn set_word(&self, offset: u32, word: u32) -> Result<()> {

@@ -11,7 +11,9 @@
 //! | `db`          | the handle: locks as a caller sees them, settings                          |
 //! | `store`       | fetch, store, append, delete                                               |
 //! | `traverse`    | going through all records while others change them                         |
+//! | `check`, `wipe` | is the file sound; removing all records                                  |
 //! | `freelist`    | room for records                                                           |
+//! | `transaction` | many changes that survive a crash together; `overlay`: what they changed     |
 //! | `recovery`    | rolling back a commit that was cut short                                   |
 //! | `lock`        | kernel locks, nesting, marks                                               |
 //! | `mutex`       | the robust mutexes in the file (unsafe)                                    |
@@ -20,6 +22,7 @@
 //! | `layout`      | offsets and magic numbers; `hash`: the two hash functions                  |
 
 mod backend;
+mod check;
 mod db;
 mod error;
 mod freelist;
@@ -30,11 +33,15 @@ mod lock;
 mod map;
 mod mutex;
 mod open;
+mod overlay;
 mod recovery;
 mod store;
+mod transaction;
 mod traverse;
+mod wipe;
 
 pub use backend::Backend;
+pub use check::CheckReport;
 pub use db::{AllLock, ChainLock, Db, TransactionLock};
 pub use error::{Error, ErrorCode, OpenError, Result};
 pub use hash::{HashKind, hash_jenkins, hash_old};

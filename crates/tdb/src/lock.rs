@@ -293,7 +293,6 @@ impl Locks {
         Ok(())
     }
 
-    #[expect(dead_code, reason = "for transactions")]
     /// Makes an upgradable allrecord lock a real write lock: waits until all readers have left.
     pub(crate) fn upgrade_all(&self) -> Result<()> {
         let all = self

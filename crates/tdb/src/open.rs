@@ -199,7 +199,7 @@ impl OpenOptions {
             },
         )?;
         if !self.read_only {
-            db.recover().map_err(OpenError::Recovery)?;
+            db.recover(true).map_err(OpenError::Recovery)?;
         }
         Ok(db)
     }
@@ -219,7 +219,7 @@ impl OpenOptions {
         };
         let locks = |hash_size| Ok(Locks::new(None, None, hash_size));
         let db = self.assemble(backend, &format, flags, locks, opened)?;
-        db.recover().map_err(OpenError::Recovery)?;
+        db.recover(true).map_err(OpenError::Recovery)?;
         Ok(db)
     }
 
@@ -297,6 +297,7 @@ impl OpenOptions {
             read_only: self.read_only,
             read_traverses: Cell::new(0),
             positions: RefCell::default(),
+            transaction: Cell::new(None),
             opened,
         })
     }
@@ -553,14 +554,31 @@ impl Opening<'_> {
         )
     }
 
+    /// Others may be using the file. If they are not, they are kept out meanwhile.
     fn recover(&self, db: &Db) -> Result<(), OpenError> {
-        if !self.options.read_only {
-            return db.recover().map_err(OpenError::Recovery);
+        let pending = db.recovery_pending();
+        if self.options.read_only {
+            let refused = OpenError::Recovery(Error::ReadOnly);
+            return if pending { Err(refused) } else { Ok(()) };
         }
-        if db.recovery_pending() {
-            return Err(OpenError::Recovery(Error::ReadOnly));
+        if !pending && db.unsized_area().map_err(OpenError::Recovery)?.is_none() {
+            return Ok(());
         }
-        Ok(())
+        // Not waiting: the holder may be in a commit and wait for OPEN.
+        let alone = db
+            .locks
+            .lock_range(Range::DATA, Rw::Write, Wait::Try)
+            .is_ok();
+        let exclusive = alone && !db.uses_mutexes();
+        let result = match (pending, exclusive) {
+            (true, _) => db.recover(exclusive),
+            (false, true) => db.size_area(),
+            (false, false) => Ok(()),
+        };
+        if alone {
+            db.locks.unlock_range(Range::DATA);
+        }
+        result.map_err(OpenError::Recovery)
     }
 }
 

@@ -8,6 +8,11 @@
 //! |        |      | `key_len` the size of the file before the transaction                      |
 //! |        |      | for each block: its offset, its length, its bytes                          |
 //! |        |    4 | tailer: capacity + 24, directly behind the last block                      |
+//!
+//! A rollback can itself be cut short and starts again then: until its last write, `recovery_start`
+//! and the log stay what they are.
+
+use std::ops::Range;
 
 use crate::backend::length;
 use crate::db::Db;
@@ -15,49 +20,95 @@ use crate::error::{Error, Result};
 use crate::layout::{Magic, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE};
 
 /// Bytes in front of each block in the log.
-pub(crate) const BLOCK_HEADER: u32 = 8;
+const BLOCK_HEADER: usize = 8;
 
 /// A saved block: where it belongs, and where its bytes are in the log.
 struct SavedBlock {
     offset: u32,
-    bytes: std::ops::Range<usize>,
+    bytes: Range<usize>,
+}
+
+/// An unfinished commit.
+struct Unfinished {
+    /// Offset of the recovery area.
+    start: u32,
+    area: Record,
+    log: Vec<u8>,
+    blocks: Vec<SavedBlock>,
+}
+
+/// Which part of the file is the recovery area after a rollback.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum AreaAfter {
+    /// The same, which now reaches to the end of the file.
+    ToEnd(u32),
+    /// The same, in the middle of the file.
+    InMiddle(u32),
+    /// All that the transaction added to the file.
+    Growth,
 }
 
 impl Db {
     /// Rolls an unfinished commit back, if there is one. The caller keeps others from opening the
-    /// file.
+    /// file; `exclusive` tells that they do not use it either.
     ///
-    /// The area stays allocated and idle, and covers everything up to the end of the file, so that
-    /// the file passes its check. (The C library leaves space there that belongs to nobody.)
-    pub(crate) fn recover(&self) -> Result<()> {
-        let image = &self.image;
-        let start = image.word(RECOVERY_START)?;
-        if start == 0 {
+    /// Afterwards no space in the file belongs to nobody, so that it passes its check. (A rollback
+    /// by the C library can leave such space.)
+    pub(crate) fn recover(&self, exclusive: bool) -> Result<()> {
+        let Some(unfinished) = self.find_unfinished()? else {
             return Ok(());
-        }
-        let area = image.record(start)?;
-        if area.magic != Magic::RECOVERY {
-            return Ok(());
-        }
+        };
         if self.read_only {
             return Err(Error::ReadOnly);
         }
         tracing::warn!(path = %self.path().display(), "rolling back an unfinished transaction");
-        let log = self.read_log(start, &area)?;
-        let blocks = self.parse_log(start, &log)?;
-        for block in &blocks {
-            self.restore(start, block, &log)?;
+        for block in &unfinished.blocks {
+            self.restore(&unfinished, block)?;
         }
-        image.sync()?;
-        let old_size = area.key_len;
-        if old_size < start {
-            self.give_up_growth(old_size)
+        self.image.sync()?;
+        let after = self.settle_area(&unfinished)?;
+        let leaves_tail = matches!(after, AreaAfter::InMiddle(_));
+        if leaves_tail && exclusive {
+            self.adopt_tail()
         } else {
-            self.keep_area(start, &area, old_size)
+            Ok(())
         }
     }
 
-    fn read_log(&self, start: u32, area: &Record) -> Result<Vec<u8>> {
+    /// Gives the recovery area its length, if a crash of the C library has left it without: it lies
+    /// at the end of the file then. Nobody else uses the file.
+    pub(crate) fn size_area(&self) -> Result<()> {
+        let Some(start) = self.unsized_area()? else {
+            return Ok(());
+        };
+        let rest = self.image.refresh()?.saturating_sub(start);
+        match rest.checked_sub(RECORD_SIZE) {
+            Some(rec_len) => self.image.set_record(start, &idle_area(rec_len)),
+            None => Ok(()),
+        }
+    }
+
+    /// Offset of a recovery area that was never written.
+    pub(crate) fn unsized_area(&self) -> Result<Option<u32>> {
+        match self.image.word(RECOVERY_START)? {
+            0 => Ok(None),
+            start => {
+                let area = self.image.record(start)?;
+                Ok((area == idle_area(0)).then_some(start))
+            }
+        }
+    }
+
+    /// Reads and checks the log, if a commit is unfinished.
+    fn find_unfinished(&self) -> Result<Option<Unfinished>> {
+        let start = self.image.word(RECOVERY_START)?;
+        if start == 0 {
+            return Ok(None);
+        }
+        let area = self.image.record(start)?;
+        if area.magic != Magic::RECOVERY {
+            return Ok(None);
+        }
         let corrupt = |what| {
             Err(Error::Corrupt {
                 offset: start,
@@ -73,7 +124,13 @@ impl Db {
         let mut log = Vec::new();
         self.image
             .append_to(start + RECORD_SIZE, area.data_len, &mut log)?;
-        Ok(log)
+        let blocks = self.parse_log(start, &log)?;
+        Ok(Some(Unfinished {
+            start,
+            area,
+            log,
+            blocks,
+        }))
     }
 
     /// Finds the blocks. Every one is checked before the first is written.
@@ -88,12 +145,12 @@ impl Db {
         let mut blocks = Vec::new();
         let mut at = 0;
         while at < end {
-            let header = log[at..end].first_chunk::<{ BLOCK_HEADER as usize }>();
+            let header = log[at..end].first_chunk::<BLOCK_HEADER>();
             let (words, _) = header
                 .ok_or(corrupt("log ends within a block"))?
                 .as_chunks();
             let (offset, len) = (order.word(words[0]), order.word(words[1]));
-            let bytes_at = at + BLOCK_HEADER as usize;
+            let bytes_at = at + BLOCK_HEADER;
             at = bytes_at
                 .checked_add(len as usize)
                 .ok_or(corrupt("log wraps around"))?;
@@ -109,50 +166,73 @@ impl Db {
         Ok(blocks)
     }
 
-    /// Writes a block back. The header of the recovery area stays what it is until the end.
-    fn restore(&self, start: u32, block: &SavedBlock, log: &[u8]) -> Result<()> {
-        let bytes = &log[block.bytes.clone()];
-        let block_end = block.offset + length(bytes);
-        let header_end = start + RECORD_SIZE;
-        let before = start.clamp(block.offset, block_end) - block.offset;
-        let behind = header_end.clamp(block.offset, block_end) - block.offset;
-        self.image.write(block.offset, &bytes[..before as usize])?;
-        self.image
-            .write(block.offset + behind, &bytes[behind as usize..])
+    /// Writes a block back, all but what must not change before the end.
+    fn restore(&self, unfinished: &Unfinished, block: &SavedBlock) -> Result<()> {
+        let bytes = &unfinished.log[block.bytes.clone()];
+        let kept = [recovery_start_word(), unfinished.log_range()];
+        write_around(&kept, block.offset, bytes, |offset, bytes| {
+            self.image.write(offset, bytes)
+        })
     }
 
-    /// The transaction had grown the file: all behind its old end becomes an idle area.
-    fn give_up_growth(&self, old_size: u32) -> Result<()> {
+    /// Makes the recovery area idle, and sound for a file that has the size it has now.
+    fn settle_area(&self, unfinished: &Unfinished) -> Result<AreaAfter> {
         let image = &self.image;
-        let corrupt = Error::Corrupt {
-            offset: old_size,
-            what: "no room for the recovery area",
+        let (area, old_size) = (&unfinished.area, unfinished.area.key_len);
+        let to_end = |start: u32| {
+            let corrupt = Error::Corrupt {
+                offset: start,
+                what: "no room for a recovery area",
+            };
+            (image.size() - start)
+                .checked_sub(RECORD_SIZE)
+                .ok_or(corrupt)
         };
-        let rec_len = (image.size() - old_size)
-            .checked_sub(RECORD_SIZE)
-            .ok_or(corrupt)?;
-        image.set_record(old_size, &idle_area(rec_len))?;
-        image.sync()?;
-        image.set_word(RECOVERY_START, old_size)?;
-        image.sync()
-    }
-
-    /// The area was the last thing in the file, or in the middle of it, and stays there.
-    fn keep_area(&self, start: u32, area: &Record, old_size: u32) -> Result<()> {
-        let image = &self.image;
-        let end = start.checked_add(area.tailer());
-        let is_last = start == old_size || end.is_none_or(|end| end > old_size);
-        let rec_len = if is_last {
-            image.size() - start - RECORD_SIZE
-        } else {
-            area.rec_len
-        };
-        if image.word(RECOVERY_START)? != start {
-            image.set_word(RECOVERY_START, start)?;
-            image.sync()?;
+        let after = unfinished.area_after();
+        match after {
+            AreaAfter::ToEnd(start) => {
+                image.set_record(start, &idle_area(to_end(start)?))?;
+            }
+            AreaAfter::InMiddle(start) => {
+                self.disown_tail(old_size)?;
+                image.set_record(start, &idle_area(area.rec_len))?;
+            }
+            AreaAfter::Growth => {
+                image.set_record(old_size, &idle_area(to_end(old_size)?))?;
+                image.sync()?;
+                image.set_word(RECOVERY_START, old_size)?;
+            }
         }
-        image.set_record(start, &idle_area(rec_len))?;
-        image.sync()
+        image.sync()?;
+        Ok(after)
+    }
+
+    /// Makes what the transaction added look like bytes that were never written.
+    fn disown_tail(&self, old_size: u32) -> Result<()> {
+        let len = (self.image.size() - old_size).min(RECORD_SIZE) as usize;
+        self.image
+            .write(old_size, &[0; RECORD_SIZE as usize][..len])?;
+        self.image.sync()
+    }
+}
+
+impl Unfinished {
+    /// The header of the recovery area, and its log.
+    fn log_range(&self) -> Range<u32> {
+        self.start..self.start + RECORD_SIZE + self.area.data_len
+    }
+
+    fn area_after(&self) -> AreaAfter {
+        let (start, old_size) = (self.start, self.area.key_len);
+        if start > old_size {
+            return AreaAfter::Growth;
+        }
+        let end = u64::from(start) + u64::from(RECORD_SIZE) + u64::from(self.area.rec_len);
+        if end >= u64::from(old_size) {
+            AreaAfter::ToEnd(start)
+        } else {
+            AreaAfter::InMiddle(start)
+        }
     }
 }
 
@@ -161,5 +241,37 @@ pub(crate) fn idle_area(rec_len: u32) -> Record {
     Record {
         magic: Magic::IDLE,
         ..Record::free(0, rec_len)
+    }
+}
+
+/// The word of the header that leads to the recovery area.
+pub(crate) fn recovery_start_word() -> Range<u32> {
+    RECOVERY_START..RECOVERY_START + 4
+}
+
+/// Calls `write` for those parts of `bytes`, which belong at `offset`, that lie outside of the
+/// ranges to keep. These are in ascending order.
+pub(crate) fn write_around(
+    kept: &[Range<u32>],
+    offset: u32,
+    bytes: &[u8],
+    mut write: impl FnMut(u32, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let end = offset + length(bytes);
+    let mut at = offset;
+    for kept in kept {
+        let part = at..kept.start.clamp(at, end);
+        if !part.is_empty() {
+            write(
+                at,
+                &bytes[(part.start - offset) as usize..(part.end - offset) as usize],
+            )?;
+        }
+        at = kept.end.clamp(at, end);
+    }
+    if at < end {
+        write(at, &bytes[(at - offset) as usize..])
+    } else {
+        Ok(())
     }
 }

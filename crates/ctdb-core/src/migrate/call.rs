@@ -194,7 +194,7 @@ fn give_away(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) -> Verdict
         dmaster: to,
         key: view.key.clone(),
         data: draft.data.clone(),
-        record_flags: draft.header.flags,
+        record_flags: Some(draft.header.flags),
     };
     draft.header.dmaster = to.get();
     draft.store();
@@ -209,7 +209,7 @@ pub(super) fn grant(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) -> 
         rsn: draft.header.rsn,
         key: view.key.clone(),
         data: draft.data.clone(),
-        record_flags: draft.header.flags,
+        record_flags: Some(draft.header.flags),
     };
     draft.header.dmaster = to.get();
     draft.store();

@@ -3,16 +3,17 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use ctdb_conf::Tunable;
 use ctdb_proto::{
     Body, CallFlags, DbFlags, DbId, Opcode, Pnn, RecBuffer, RecordHeader, ReplyCall, ReplyError,
-    ReqControl, ReqId,
+    ReqId,
 };
 use tracing::{debug, info, warn};
 
 use super::job::{ClientCall, Deletion, Notes, PeerCall, Then, Verdict, Work};
 use super::pending::{self, Origin, Outcome, PendingCall};
 use super::readonly::Revoke;
-use super::{Asked, FETCH_FAILED, Migrator, kept, refuse_client, store};
+use super::{Asked, FETCH_FAILED, Migrator, kept, refuse_client, request};
 use crate::cluster::Cluster;
 use crate::outstanding::Asker;
 
@@ -126,13 +127,13 @@ impl Migrator {
         now: Instant,
     ) {
         let Some(database) = cluster.databases.get(&db) else { return };
-        if hops < cluster.tunables.hopcount_make_sticky || !has(database, DbFlags::STICKY) {
+        if hops < cluster.tunables.get(Tunable::HopcountMakeSticky) || !has(database, DbFlags::STICKY) {
             return;
         }
-        let seconds = cluster.tunables.sticky_duration;
-        if self.state(db).pins.make_sticky(key, Duration::from_secs(seconds.into()), now) {
+        let time = cluster.tunables.seconds(Tunable::StickyDuration);
+        if self.state(db).pins.make_sticky(key, time, now) {
             let hash = ctdb_proto::jenkins_hash(key);
-            let name = &database.name;
+            let (name, seconds) = (&database.name, time.as_secs());
             info!("Make record sticky for {seconds} seconds in db {name} key:{hash:#010x}.");
         }
     }
@@ -152,7 +153,7 @@ impl Migrator {
         let (sent, origin) = pending::as_sent(call, read_only);
         let pending = PendingCall { db, call: sent, origin, asked_at };
         let reqid = self.pending.ask(pending, to, cluster);
-        if cluster.tunables.fetch_collapse == 1 {
+        if cluster.tunables.get(Tunable::FetchCollapse) == 1 {
             self.state(db).fetches.begin(&call.call.key, reqid, now);
         }
     }
@@ -185,9 +186,10 @@ impl Migrator {
         now: Instant,
     ) {
         let wanted = self.pending.get(reqid).filter(|p| p.db == db && p.call.key == *key);
-        let for_client = wanted.is_some_and(|p| matches!(p.origin, Origin::Client { .. }));
+        let origin = wanted.map(|p| p.origin);
+        let for_client = matches!(origin, Some(Origin::Client { .. }));
         self.pin_down(db, key, for_client, cluster, now);
-        if wanted_nothing(for_client, self.pending.get(reqid)) {
+        if origin.is_none() {
             debug!(?from, "Invalid reqid {reqid} in ctdb_become_dmaster");
             return;
         }
@@ -210,9 +212,9 @@ impl Migrator {
         let hold = if for_client { self.grant_hold } else { Duration::ZERO };
         let pins = &mut self.state(db).pins;
         if has(database, DbFlags::STICKY) && pins.is_sticky(key, now) {
-            let ms = cluster.tunables.sticky_pindown;
-            debug!("Pinning down record in {} for {ms} ms", database.name);
-            pins.pin(key, Duration::from_millis(ms.into()), now);
+            let time = cluster.tunables.milliseconds(Tunable::StickyPindown);
+            debug!("Pinning down record in {} for {} ms", database.name, time.as_millis());
+            pins.pin(key, time, now);
         } else {
             pins.pin(key, hold, now);
         }
@@ -235,7 +237,7 @@ impl Migrator {
             Origin::Client { .. } => {
                 self.end_fetch(pending.db, &pending.call.key, reqid, cluster);
             }
-            Origin::Vacuum { run } => self.vacuum_fetched(run, cluster, now),
+            Origin::Vacuum { run } => self.vacuum_fetched(run, now),
         }
     }
 
@@ -273,11 +275,11 @@ impl Migrator {
     ) {
         let holders: Vec<Pnn> = self.state(db).readonly.holders(key).collect();
         let mut records = RecBuffer::builder(db);
-        records.push(key, &[&store::join(&super::readonly::revoked_copy(header), data)]);
+        records.push_record(ReqId(0), key, &super::readonly::revoked_copy(header), data);
         let data = records.finish().to_bytes();
         let mut revoke = Revoke { waiting: vec![work], ..Revoke::default() };
         for pnn in holders {
-            let control = ReqControl::new(Opcode::UPDATE_RECORD, data.clone());
+            let control = request(Opcode::UPDATE_RECORD, data.clone());
             let ticket = cluster.ticket();
             let limit = cluster.control_timeout();
             match cluster.ask(Asker::Records(ticket), pnn, control, limit, now) {

@@ -49,7 +49,7 @@ pub(super) fn req_dmaster(
             "dmaster request with older RSN");
     }
     draft.header.rsn = request.rsn;
-    draft.header.flags = request.record_flags;
+    draft.header.flags = request.record_flags.unwrap_or_default();
     draft.data = request.data;
     if request.dmaster == view.me() {
         become_dmaster(view, draft, source, header.reqid)
@@ -60,9 +60,8 @@ pub(super) fn req_dmaster(
 
 /// The record comes to this node (3.10), whoever sends it: its generation is right.
 pub(super) fn reply_dmaster(view: View<'_>, header: Header, reply: ReplyDmaster) -> Verdict {
-    let arriving = RecordHeader::new(reply.rsn, view.me(), reply.record_flags);
-    let draft = Draft::arrived(arriving, reply.data, view.me(), view.lmaster);
-    become_dmaster(view, draft, header.src(), header.reqid)
+    let arriving = RecordHeader::new(reply.rsn, view.me(), reply.record_flags.unwrap_or_default());
+    become_dmaster(view, view.arrived(arriving, reply.data), header.src(), header.reqid)
 }
 
 /// The record is ours from here on, whether anybody still wants it or not.

@@ -41,22 +41,24 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    Body, CallId, ClientId, DbId, Header, Packet, Pnn, ReplyCall, ReplyError, ReqCall, ReqId,
+    Body, CallId, ClientId, ControlFlags, DbId, Header, HotKey, Opcode, Packet, Pnn, ReplyCall,
+    ReplyControl, ReplyError, ReqCall, ReqControl, ReqId, Srvid,
 };
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::Cluster;
-use crate::database::{Database, Freeze};
+use crate::database::Freeze;
 use crate::effect::{Effect, Ticket};
 use crate::input::Record;
 use crate::vacuum::{Queues, Vacuum};
 use hot_keys::HotKeys;
-use pending::{Fetches, Origin, Outcome, PendingCall, PendingCalls};
+use pending::{Fetches, Outcome, PendingCalls};
 use pin::Pins;
 use readonly::ReadOnly;
-use view::View;
 
 pub(crate) use job::{ClientCall, Notes, PeerCall, Then, Work};
+pub(crate) use pending::{Origin, PendingCall};
+pub(crate) use view::View;
 pub use job::{RecordJob, Verdict, Write};
 pub use store::{Stored, server_store};
 
@@ -111,7 +113,7 @@ impl Migrator {
         reqid: ReqId,
         call: ReqCall,
         cluster: &mut Cluster,
-        now: Instant,
+        _now: Instant,
     ) {
         cluster.call_began();
         let (db, key) = (call.db_id, call.key.clone());
@@ -241,6 +243,7 @@ impl Migrator {
             }
             Work::FinishRevoke { all } => readonly::finish(view, all, record),
             Work::Update { batch, record: new } => update::decide(view, batch, new, record),
+            Work::Vacuum(work) if !self.vacuum.is_current(work) => view.leave(Then::Drop),
             Work::Vacuum(work) => crate::vacuum::decide(view, work, record),
         }
     }
@@ -288,7 +291,7 @@ impl Migrator {
     fn resend(&mut self, reqid: ReqId, cluster: &mut Cluster, now: Instant) {
         let Some(pending) = self.pending.remove(reqid, cluster) else { return };
         if let Origin::Vacuum { run } = pending.origin {
-            return self.vacuum_fetched(run, cluster, now);
+            return self.vacuum_fetched(run, now);
         }
         let (db, key) = (pending.db, pending.call.key.clone());
         let new = self.pending.ask(pending, cluster.me, cluster);
@@ -334,14 +337,14 @@ impl Migrator {
 
     /// A recovery deletes all records: there is nothing left to vacuum.
     pub(crate) fn database_wiped(&mut self, db: DbId) {
-        self.state(db).vacuum = Queues::default();
+        self.state(db).vacuum.clear();
     }
 
     /// The answer of a control that was asked for with this ticket; `None` if there is none.
     pub(crate) fn control_answered(
         &mut self,
         ticket: Ticket,
-        reply: Option<ctdb_proto::ReplyControl>,
+        reply: Option<ReplyControl>,
         cluster: &mut Cluster,
         now: Instant,
     ) {
@@ -350,7 +353,7 @@ impl Migrator {
                 let ok = reply.is_some_and(|reply| reply.status == 0);
                 self.revoke_answered(db, &key, ok, cluster);
             }
-            Some(Asked::Vacuum { run, to }) => self.vacuum_answered(run, to, reply, cluster, now),
+            Some(Asked::Vacuum { run, to }) => self.vacuum_answered(run, to, reply, now),
             None => debug!(?ticket, "nobody waits for this answer"),
         }
     }
@@ -379,7 +382,7 @@ impl Migrator {
             .flat_map(|s| [s.pins.poll_timeout(), s.fetches.poll_timeout()])
             .flatten();
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        of_databases.chain(delayed).chain(self.vacuum.poll_timeout()).min()
+        of_databases.chain(delayed).chain(self.vacuum_poll_timeout()).min()
     }
 
     /// Asks the shell for the record, unless the database is frozen or about to be: the job would
@@ -397,6 +400,45 @@ impl Migrator {
 
     pub(crate) fn state(&mut self, db: DbId) -> &mut DbState {
         self.databases.entry(db).or_default()
+    }
+
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &Queues> {
+        self.databases.values().map(|state| &state.vacuum)
+    }
+
+    /// Remembers what the answer of a control will be about.
+    pub(crate) fn remember_control(&mut self, ticket: Ticket, asked: Asked) {
+        self.controls.insert(ticket, asked);
+    }
+
+    /// Sends a call that vacuuming wants, without letting client calls wait for it.
+    pub(crate) fn ask_for_vacuuming(
+        &mut self,
+        call: PendingCall,
+        to: Pnn,
+        cluster: &mut Cluster,
+    ) {
+        self.pending.ask(call, to, cluster);
+    }
+
+    /// The run is over: its records may come, but nobody waits for them.
+    pub(crate) fn forget_vacuum_calls(&mut self, run: u64, cluster: &mut Cluster) {
+        for reqid in self.pending.select(|p| p.origin == Origin::Vacuum { run }) {
+            self.pending.remove(reqid, cluster);
+        }
+    }
+
+    /// The records of a database that came here most often (GET_DB_STATISTICS).
+    pub(crate) fn hot_keys(&self, db: DbId) -> Vec<HotKey> {
+        let top = self.databases.get(&db).map_or(&[][..], |state| state.hot_keys.top());
+        top.iter().map(|hot| HotKey { count: hot.count, key: hot.key.clone() }).collect()
+    }
+
+    /// STATISTICS_RESET.
+    pub(crate) fn reset_hot_keys(&mut self) {
+        for state in self.databases.values_mut() {
+            state.hot_keys.reset();
+        }
     }
 
     /// Looks at a call again that had to wait.
@@ -420,6 +462,12 @@ impl Migrator {
 /// connection.
 pub(crate) fn kept(key: &Bytes) -> Bytes {
     Bytes::copy_from_slice(key)
+}
+
+/// A control of the daemon itself.
+pub(crate) fn request(opcode: Opcode, data: Bytes) -> ReqControl {
+    let (srvid, client_id, flags) = (Srvid(0), ClientId::NONE, ControlFlags::empty());
+    ReqControl { opcode, srvid, client_id, flags, data }
 }
 
 fn unknown_database(db: DbId) -> String {

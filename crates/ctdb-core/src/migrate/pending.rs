@@ -18,17 +18,17 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A call that waits for its record, or for a copy of it.
 #[derive(Debug)]
-pub(super) struct PendingCall {
-    pub(super) db: DbId,
+pub(crate) struct PendingCall {
+    pub(crate) db: DbId,
     /// As it was sent.
-    pub(super) call: ReqCall,
-    pub(super) origin: Origin,
-    pub(super) asked_at: Instant,
+    pub(crate) call: ReqCall,
+    pub(crate) origin: Origin,
+    pub(crate) asked_at: Instant,
 }
 
 /// For whom a call was sent.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Origin {
+pub(crate) enum Origin {
     Client {
         client: ClientId,
         reqid: ReqId,
@@ -81,7 +81,7 @@ pub(super) enum Outcome {
 
 /// All calls of this node that wait, by the reqid they were sent with.
 #[derive(Debug, Default)]
-pub(super) struct PendingCalls {
+pub(crate) struct PendingCalls {
     by_reqid: HashMap<ReqId, PendingCall>,
 }
 

@@ -49,7 +49,7 @@ pub fn server_store(me: Pnn, lmaster: Pnn, header: RecordHeader, data: &[u8]) ->
 /// A record between its lock and its write: as fetched, then as the handlers change it. The last
 /// store decides what is written.
 #[derive(Debug)]
-pub(super) struct Draft {
+pub(crate) struct Draft {
     me: Pnn,
     pub(super) lmaster: Pnn,
     pub(super) header: RecordHeader,

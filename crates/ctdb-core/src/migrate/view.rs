@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use ctdb_proto::{DbFlags, NodeFlags, Pnn, ReqId};
+use ctdb_proto::{DbFlags, NodeFlags, Pnn, RecordHeader, ReqId};
 
 use super::DbState;
 use super::job::{Then, Verdict};
@@ -16,50 +16,60 @@ use crate::input::Record;
 
 /// One record's surroundings.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
-    pub(super) cluster: &'a Cluster,
-    pub(super) db: &'a Database,
-    pub(super) state: &'a DbState,
-    pub(super) pending: &'a PendingCalls,
-    pub(super) key: &'a Bytes,
-    pub(super) lmaster: Pnn,
-    pub(super) now: Instant,
+pub(crate) struct View<'a> {
+    pub(crate) cluster: &'a Cluster,
+    pub(crate) db: &'a Database,
+    pub(crate) state: &'a DbState,
+    pub(crate) pending: &'a PendingCalls,
+    pub(crate) key: &'a Bytes,
+    pub(crate) lmaster: Pnn,
+    pub(crate) now: Instant,
 }
 
 impl View<'_> {
-    pub(super) fn me(&self) -> Pnn {
+    pub(crate) fn me(&self) -> Pnn {
         self.cluster.me
     }
 
-    pub(super) fn fetch(&self, record: Option<Record>) -> Draft {
+    pub(crate) fn fetch(&self, record: Option<Record>) -> Draft {
         Draft::fetch(record, self.cluster.me, self.lmaster)
     }
 
+    /// A record that comes from elsewhere and replaces what is here.
+    pub(crate) fn arrived(&self, header: RecordHeader, data: Bytes) -> Draft {
+        Draft::arrived(header, data, self.cluster.me, self.lmaster)
+    }
+
     /// A verdict that leaves the record alone.
-    pub(super) fn leave(&self, then: Then) -> Verdict {
+    pub(crate) fn leave(&self, then: Then) -> Verdict {
         let (db, key) = (self.db.id, self.key.clone());
         Verdict { write: super::Write::Nothing, db, key, notes: super::job::Notes::default(), then }
     }
 
-    pub(super) fn verdict(&self, draft: Draft, then: Then) -> Verdict {
+    pub(crate) fn verdict(&self, draft: Draft, then: Then) -> Verdict {
         draft.verdict(self.db.id, self.key.clone(), then)
     }
 
-    pub(super) fn is_readonly(&self) -> bool {
+    pub(crate) fn is_readonly(&self) -> bool {
         self.db.flags.contains(DbFlags::READONLY)
     }
 
-    pub(super) fn is_sticky(&self) -> bool {
+    pub(crate) fn is_sticky(&self) -> bool {
         self.db.flags.contains(DbFlags::STICKY)
     }
 
+    /// Whether a client here waits for the record.
+    pub(crate) fn is_being_fetched(&self) -> bool {
+        self.state.fetches.is_under_way(self.key)
+    }
+
     /// Whether a record may be sent to this node: it is in the nodes file and not deleted.
-    pub(super) fn is_member(&self, pnn: Pnn) -> bool {
+    pub(crate) fn is_member(&self, pnn: Pnn) -> bool {
         self.cluster.node(pnn).is_some_and(|n| !n.flags.contains(NodeFlags::DELETED))
     }
 
     /// The call of this node for this very record, if it is still wanted.
-    pub(super) fn pending(&self, reqid: ReqId) -> Option<&PendingCall> {
+    pub(crate) fn pending(&self, reqid: ReqId) -> Option<&PendingCall> {
         self.pending.get(reqid).filter(|p| p.db == self.db.id && p.call.key == *self.key)
     }
 }

@@ -25,7 +25,7 @@ const STARTUP_RETRY: Duration = Duration::from_secs(5);
 
 /// When things happened, as UPTIME reports it.
 #[derive(Debug)]
-pub struct Times {
+pub(crate) struct Times {
     started: Duration,
     started_at: Instant,
     pub(crate) recovery_started: Duration,
@@ -185,7 +185,7 @@ impl Node {
     /// Runs the `startup` event once the cluster has settled after the first recovery.
     pub(super) fn start_up_when_recovered(&mut self, now: Instant) {
         if self.cluster.run_state != RunState::Startup
-            || self.in_recovery()
+            || self.is_in_recovery()
             || self.cluster.vnn_map.generation == Generation::INVALID
             || self.times.startup_running
             || self.startup_due().is_none_or(|due| now < due)
@@ -260,7 +260,7 @@ impl Node {
             tracing::warn!("Skip monitoring since databases are frozen");
         }
         let running = self.cluster.run_state == RunState::Running;
-        if all_frozen || self.in_recovery() || self.cluster.is_inactive() || !running {
+        if all_frozen || self.is_in_recovery() || self.cluster.is_inactive() || !running {
             self.monitor.skipped(now);
         } else {
             self.run_event(Event::Monitor, Waiting::Monitor);

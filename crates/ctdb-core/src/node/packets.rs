@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use ctdb_proto::{
-    Body, ClientId, ControlFlags, Dest, NodeFlags, Packet, Pnn, ReplyControl, ReqControl, ReqId,
-    ReqMessage, ReqTunnel,
+    Body, ClientId, ControlFlags, DbId, Dest, NodeFlags, Opcode, Packet, Pnn, ReplyControl,
+    ReqControl, ReqId, ReqMessage, ReqTunnel, Wire,
 };
 use tracing::{debug, warn};
 
@@ -35,6 +35,13 @@ impl Node {
         self.dispatch(packet, now);
     }
 
+    /// Handles what came for a database while it was being attached.
+    pub(crate) fn release_held_for(&mut self, db: DbId, now: Instant) {
+        for packet in self.attaching.remove(&db).unwrap_or_default() {
+            self.dispatch(packet, now);
+        }
+    }
+
     fn dispatch(&mut self, packet: Packet, now: Instant) {
         let header = packet.header;
         let Some(src) = header.src().filter(|pnn| self.cluster.node(*pnn).is_some()) else {
@@ -43,6 +50,12 @@ impl Node {
         };
         if is_record_packet(&packet.body) && !self.accepts_records_of(&packet) {
             return;
+        }
+        if let Some(db) = database_of(&packet.body)
+            && let Some(held) = self.attaching.get_mut(&db)
+        {
+            // The sender attached it first, and what it sends next relies on that.
+            return held.push(packet);
         }
         self.count_node_packet(&packet.body);
         match packet.body {
@@ -261,6 +274,29 @@ impl Node {
         self.cluster.forget_controls_of(client);
         self.traverses.client_gone(client, &mut self.cluster);
         self.deferred_attaches.retain(|attach| attach.caller.client != client);
+    }
+}
+
+/// The database that a packet is about, unless it is to attach it.
+fn database_of(body: &Body) -> Option<DbId> {
+    const ABOUT_DATABASES: [Opcode; 8] = [
+        Opcode::UPDATE_RECORD,
+        Opcode::TRAVERSE_ALL,
+        Opcode::TRAVERSE_ALL_EXT,
+        Opcode::SET_DB_READONLY,
+        Opcode::SET_DB_STICKY,
+        Opcode::VACUUM_FETCH,
+        Opcode::TRY_DELETE_RECORDS,
+        Opcode::DB_DETACH,
+    ];
+    match body {
+        Body::ReqCall(call) => Some(call.db_id),
+        Body::ReqDmaster(request) => Some(request.db_id),
+        Body::ReplyDmaster(reply) => Some(reply.db_id),
+        Body::ReqControl(control) if ABOUT_DATABASES.contains(&control.opcode) => {
+            DbId::decode(&mut control.data.clone()).ok()
+        }
+        _ => None,
     }
 }
 

@@ -1,37 +1,22 @@
 //! The node as the daemon of its own recovery daemon: gives it what it sees and hears, and
 //! carries out what it wants.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use ctdb_proto::{Pnn, ReplyControl, ReqMessage, SockAddr, Srvid};
+use ctdb_proto::{Capabilities, Pnn, ReplyControl, ReqMessage, SockAddr};
 
 use super::Node;
-use crate::effect::Effect;
-use crate::input::{ClusterLockEvent, LockTest};
-use crate::effect::Ticket;
+use crate::cluster_lock::ClusterLockEvent;
+use crate::effect::{Effect, Ticket};
+use crate::input::LockTest;
 use crate::outstanding::{Asker, NoAnswer};
 use crate::recoverd::{
-    ControlFailure, NodeView, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token, View,
+    self, ControlFailure, LockAttempt, NodeView, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token, View,
 };
-
-/// Messages that the recovery daemon's part listens to (wire.md 6.2). Those of a running pull
-/// come and go.
-const RECOVERD_SRVIDS: [Srvid; 9] = [
-    Srvid::ELECTION,
-    Srvid::LEADER,
-    Srvid::BANNING,
-    Srvid::PUSH_NODE_FLAGS,
-    Srvid::RELOAD_NODES,
-    Srvid::TAKEOVER_RUN,
-    Srvid::REBALANCE_NODE,
-    Srvid::DISABLE_TAKEOVER_RUNS,
-    Srvid::DISABLE_RECOVERIES,
-];
 
 impl Node {
     pub(super) fn recoverd_config(&self) -> RecoverdConfig {
         RecoverdConfig {
-            me: self.config.pnn,
             cluster_lock: self.config.cluster_lock.clone(),
             leader_timeout: self.config.leader_timeout,
             fast_start: self.config.fast_start,
@@ -65,6 +50,7 @@ impl Node {
             all_frozen: self.freezes.everything_is_frozen(cluster),
         };
         call(recoverd, &view);
+        self.recoverd_wake = recoverd.poll_timeout(&view);
     }
 
     /// Something that the recovery daemon's part looks at may have changed, or time has passed.
@@ -97,8 +83,12 @@ impl Node {
             RecoverdEffect::Unlisten(srvid) => {
                 self.recovery_streams.remove(&srvid);
             }
-            RecoverdEffect::TakeClusterLock => self.cluster.effect(Effect::TakeClusterLock),
-            RecoverdEffect::ReleaseClusterLock => self.cluster.effect(Effect::ReleaseClusterLock),
+            RecoverdEffect::TakeClusterLock(attempt) => {
+                self.cluster.effect(Effect::TakeClusterLock(attempt));
+            }
+            RecoverdEffect::ReleaseClusterLock(attempt) => {
+                self.cluster.effect(Effect::ReleaseClusterLock(attempt));
+            }
         }
         true
     }
@@ -118,20 +108,24 @@ impl Node {
 
     pub(super) fn message_to_recoverd(&mut self, from: Pnn, message: &ReqMessage, now: Instant) {
         let srvid = message.srvid;
-        let wanted = RECOVERD_SRVIDS.contains(&srvid)
-            || srvid == Srvid::DISABLE_IP_CHECK
-            || self.recovery_streams.contains(&srvid);
+        let wanted = recoverd::SRVIDS.contains(&srvid) || self.recovery_streams.contains(&srvid);
         if wanted && self.recoverd.is_some() {
             let data = message.data.clone();
-            self.tell_recoverd(RecoverdInput::Message { srvid, from, data }, now);
+            self.tell_recoverd(RecoverdInput::Message { srvid, from: Some(from), data }, now);
         }
     }
 
-    pub(super) fn cluster_lock(&mut self, event: ClusterLockEvent, now: Instant) {
-        if let ClusterLockEvent::Taken { seconds } = event {
-            self.cluster.statistics.reclock_recd.record(seconds);
+    pub(super) fn cluster_lock(
+        &mut self,
+        attempt: LockAttempt,
+        event: ClusterLockEvent,
+        took: Duration,
+        now: Instant,
+    ) {
+        if event == ClusterLockEvent::Taken {
+            self.cluster.statistics.reclock_recd.record(took.as_secs_f64());
         }
-        self.tell_recoverd(RecoverdInput::ClusterLock(event), now);
+        self.tell_recoverd(RecoverdInput::ClusterLock { attempt, event }, now);
     }
 
     /// SET_RECMODE NORMAL with a cluster lock: the lock was tried, and should have been held by
@@ -168,6 +162,7 @@ impl Node {
 
     /// The node leaves: it gives up the lead, so that the others need not wait to find out.
     pub(super) fn resign(&mut self, now: Instant) {
-        self.with_recoverd(|recoverd, view| recoverd.resign(view, now));
+        self.set_capability(Capabilities::LEADER, false);
+        self.wake_recoverd(now);
     }
 }

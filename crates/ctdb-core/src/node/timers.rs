@@ -15,7 +15,7 @@ impl Node {
             self.peers.poll_timeout(),
             self.cluster.outstanding.poll_timeout(),
             self.migrator.poll_timeout(),
-            self.recoverd.as_ref().and_then(crate::recoverd::Recoverd::poll_timeout),
+            self.recoverd_wake,
             self.traverses.poll_timeout(),
             self.monitor.poll_timeout(),
             self.deferred_attaches.iter().map(|attach| attach.deadline()).min(),

@@ -10,7 +10,7 @@ mod update;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{
-    ClientId, ControlFlags, DbId, NodeFlags, Opcode, Pnn, RecMode, ReplyControl, ReqControl, Srvid,
+    ClientId, ControlFlags, DbId, NodeFlags, Opcode, Pnn, RecBuffer, RecMode, ReplyControl, ReqControl, Srvid,
 };
 
 pub use update::{UpdateRefused, merge_update};
@@ -79,7 +79,7 @@ impl Node {
 
     /// One node has written the records, or has not.
     pub(crate) fn commit_answered(&mut self, db: DbId, serial: Ticket, stored: bool) {
-        let in_recovery = self.in_recovery();
+        let in_recovery = self.is_in_recovery();
         let Some(database) = self.cluster.databases.get_mut(&db) else { return };
         let Some(commit) = database.commit.as_mut().filter(|c| c.serial == serial) else { return };
         if in_recovery {
@@ -125,7 +125,7 @@ impl Node {
     }
 
     pub(crate) fn commit_deadline(&self) -> Option<Instant> {
-        if self.in_recovery() {
+        if self.is_in_recovery() {
             return None;
         }
         let commits = self.cluster.databases.values().filter_map(|db| db.commit.as_ref());
@@ -133,7 +133,7 @@ impl Node {
     }
 
     pub(crate) fn commits_timed_out(&mut self, now: Instant) {
-        if self.in_recovery() {
+        if self.is_in_recovery() {
             return;
         }
         let is_due = |c: &mut Commit| c.deadline.is_some_and(|at| at <= now);
@@ -146,17 +146,27 @@ impl Node {
     }
 
     /// UPDATE_RECORD: this node's share of a commit, or of a revoke.
-    pub(crate) fn update(&mut self, caller: Caller, db: DbId, records: bytes::Bytes, now: Instant) {
-        let unhealthy = self.cluster.databases.get(&db).is_none_or(|d| d.health.is_some());
-        if self.in_recovery() || unhealthy {
+    pub(crate) fn update(
+        &mut self,
+        caller: Caller,
+        records: &RecBuffer,
+        bytes: bytes::Bytes,
+        now: Instant,
+    ) {
+        let db = records.db_id();
+        let healthy = self.cluster.databases.get(&db).filter(|d| d.health.is_none());
+        let Some(database) = healthy.filter(|_| !self.is_in_recovery()) else {
             return self.answer_status(caller, -1);
+        };
+        if database.is_volatile() {
+            return self.migrator.update_records(caller, records, &mut self.cluster);
         }
         let statistics = &mut self.cluster.statistics;
         statistics.childwrite_calls = statistics.childwrite_calls.wrapping_add(1);
         statistics.pending_childwrite_calls += 1;
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::Update { caller, started: now });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Update { records } });
+        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Update { records: bytes } });
     }
 
     pub(crate) fn update_done(

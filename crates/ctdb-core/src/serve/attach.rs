@@ -1,6 +1,6 @@
 //! Attaching and detaching databases (data-plane.md 1.2 to 1.5).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
@@ -62,7 +62,7 @@ impl Node {
                 );
                 return self.answer_status(caller, -1);
             }
-            let in_recovery = self.in_recovery();
+            let in_recovery = self.is_in_recovery();
             if for_recovery && !in_recovery {
                 return self.answer_status(caller, -1);
             }
@@ -133,6 +133,7 @@ impl Node {
                 return callers.push(caller);
             }
         }
+        self.attaching.entry(id).or_default();
         let ticket = self.cluster.ticket();
         let op = self.attach_op(name.clone(), flags);
         self.waiting.insert(ticket, Waiting::Attach { callers: vec![caller], db: id, name, flags });
@@ -146,6 +147,7 @@ impl Node {
         name: String,
         flags: DbFlags,
         answer: Result<DbAnswer, DbFailure>,
+        now: Instant,
     ) {
         let attached = self.add_database(db, name.clone(), flags, answer);
         if attached {
@@ -158,6 +160,7 @@ impl Node {
                 self.answer_status(*caller, -1);
             }
         }
+        self.release_held_for(db, now);
     }
 
     pub(super) fn start_attach_done(&mut self, answer: Result<DbAnswer, DbFailure>) {

@@ -82,7 +82,7 @@ impl Node {
                 self.commit(caller, records.db_id(), &control.data, now);
             }
             Request::UpdateRecord(records) => {
-                self.update(caller, records.db_id(), control.data.clone(), now);
+                self.update(caller, &records, control.data.clone(), now);
             }
             Request::ScheduleForDeletion(key) => {
                 let status = self.migrator.schedule_for_deletion(&key, &mut self.cluster, now);
@@ -94,6 +94,9 @@ impl Node {
             }
             Request::TryDeleteRecords(records) => {
                 self.migrator.try_delete_records(caller, &records, &mut self.cluster, now);
+            }
+            Request::DbVacuum(vacuum) => {
+                self.migrator.vacuum_now(caller, vacuum, &mut self.cluster, now);
             }
             // Replies the same bytes; the time limit in them is not used.
             Request::EchoData(_) => {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    BanState, Capabilities, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, PublicIpList,
+    BanState, Capabilities, IfaceList, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, PublicIpList,
     RunState, SockAddr, TunableList, TunableNames,
 };
 use tracing::{error, warn};
@@ -108,6 +108,8 @@ impl Node {
             Request::GetPublicIps => {
                 self.answer_data(caller, &PublicIpList::default());
             }
+            Request::GetPublicIpInfo(_) => self.answer_status(caller, -1),
+            Request::GetIfaces => self.answer_data(caller, &IfaceList::default()),
             Request::GetTcpTickleList(_) | Request::SetTcpTickleList(_) => {
                 self.answer_status(caller, NOT_PUBLIC);
             }

@@ -97,6 +97,9 @@ impl Node {
         answer: Result<DbAnswer, DbFailure>,
         now: Instant,
     ) {
+        if self.migrator.db_answered(ticket, &answer, &mut self.cluster, now) {
+            return;
+        }
         if let Ok(DbAnswer::Batch(records)) = answer {
             return self.batch(ticket, records);
         }
@@ -107,7 +110,7 @@ impl Node {
         match waiting {
             Waiting::StartAttach => self.start_attach_done(answer),
             Waiting::Attach { callers, db, name, flags } => {
-                self.attach_done(&callers, db, name, flags, answer);
+                self.attach_done(&callers, db, name, flags, answer, now);
             }
             Waiting::Freeze { db } => self.freeze_done(db, answer.is_ok(), now),
             Waiting::Status { caller } => self.answer_status(caller, status_of(&answer)),

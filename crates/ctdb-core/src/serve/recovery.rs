@@ -107,7 +107,7 @@ impl Node {
 
     /// Notes when all addresses must be given up, whichever way the recovery mode became ACTIVE.
     pub(crate) fn drop_addresses_when_due(&mut self, now: Instant) {
-        if !self.in_recovery() || self.cluster.run_state.raw() < RunState::Startup.raw() {
+        if !self.is_in_recovery() || self.cluster.run_state.raw() < RunState::Startup.raw() {
             self.times.drop_addresses = None;
             return;
         }

@@ -3,7 +3,7 @@
 use bytes::{Buf, BufMut};
 
 use crate::text::{decode_strn, encode_strn};
-use crate::wire::{require, wire_fields};
+use crate::wire::{put_padding, require, wire_fields};
 use crate::{DecodeError, Wire};
 
 /// The values of all tunables, obsolete ones too, in the order of `wire.md 4.4`. 248 bytes.
@@ -46,7 +46,7 @@ impl Wire for SetTunable {
 
     fn encode(&self, out: &mut impl BufMut) {
         self.value.encode(out);
-        encode_strn(&self.name, out);
+        encode_name(&self.name, out);
     }
 
     fn decode(src: &mut impl Buf) -> Result<Self, DecodeError> {
@@ -75,7 +75,7 @@ impl Wire for GetTunable {
     const MIN_LEN: usize = 8;
 
     fn encode(&self, out: &mut impl BufMut) {
-        encode_strn(&self.name, out);
+        encode_name(&self.name, out);
     }
 
     fn decode(src: &mut impl Buf) -> Result<Self, DecodeError> {
@@ -84,6 +84,14 @@ impl Wire for GetTunable {
             name: decode_strn(src, "name of the tunable")?,
         })
     }
+}
+
+/// A name, and zeros behind a short one: daemons refuse fewer than 8 bytes, whatever they say.
+fn encode_name(name: &str, out: &mut impl BufMut) {
+    let len_before = out.remaining_mut();
+    encode_strn(name, out);
+    let written = len_before - out.remaining_mut();
+    put_padding(out, GetTunable::MIN_LEN.saturating_sub(written));
 }
 
 /// The names of all tunables but the obsolete ones. On the wire each has a `:` in front.

@@ -24,6 +24,8 @@ pub struct Options {
     pub tool: PathBuf,
     /// Configure a cluster lock: a file in `dir`.
     pub cluster_lock: bool,
+    /// Tunables that differ from their defaults on every node, by the names of `config.md` 2.4.
+    pub tunables: Vec<(&'static str, u32)>,
     /// End the daemons when this process ends, however it ends.
     pub tied: bool,
 }
@@ -70,7 +72,7 @@ impl Cluster {
                 .collect(),
         };
         let layout = Layout::new(options.dir.clone());
-        layout.create(marker.clone())?;
+        layout.create(marker.clone(), &options.tunables)?;
         let mut cluster = Self::of(layout, marker, &options.tool);
         if options.tied {
             cluster.nodes.iter_mut().for_each(Node::tie);

@@ -72,7 +72,7 @@ impl Layout {
     ///
     /// A folder with anything in it is refused: what is not ours must not end up beside what
     /// [`Layout::remove`] takes away. Writes also the nodes file and each node's folder.
-    pub fn create(&self, mut marker: Marker) -> Result<()> {
+    pub fn create(&self, mut marker: Marker, tunables: &[(&str, u32)]) -> Result<()> {
         self.check_socket_length(marker.nodes.len())?;
         marker.made_folder = self.make_or_check_folder()?;
         let path = self.dir.join(MARKER);
@@ -83,7 +83,7 @@ impl Layout {
         }
         write(&self.nodes_file(), &nodes)?;
         for (pnn, (address, _)) in marker.nodes.iter().enumerate() {
-            self.create_node(pnn, *address, &marker)?;
+            self.create_node(pnn, *address, &marker, tunables)?;
         }
         Ok(())
     }
@@ -142,7 +142,13 @@ impl Layout {
         }
     }
 
-    fn create_node(&self, pnn: usize, address: Ipv4Addr, marker: &Marker) -> Result<()> {
+    fn create_node(
+        &self,
+        pnn: usize,
+        address: Ipv4Addr,
+        marker: &Marker,
+        tunables: &[(&str, u32)],
+    ) -> Result<()> {
         let base = self.base(pnn);
         for folder in [
             "run",
@@ -160,10 +166,10 @@ impl Layout {
             &base.join("ctdb.conf"),
             &ctdb_conf(&base, address, lock.as_deref()),
         )?;
-        if marker.is_mixed() {
-            // Else a node whose keepalives carry another version is shut down (cluster.md 15).
-            write(&base.join("ctdb.tunables"), "AllowMixedVersions = 1\n")?;
-        }
+        write(
+            &base.join("ctdb.tunables"),
+            &ctdb_tunables(marker.is_mixed(), tunables),
+        )?;
         Ok(())
     }
 
@@ -262,6 +268,19 @@ fn ctdb_conf(base: &Path, address: Ipv4Addr, cluster_lock: Option<&Path>) -> Str
     )
 }
 
+/// Text of a node's `ctdb.tunables` (`config.md` 2.3).
+fn ctdb_tunables(mixed: bool, tunables: &[(&str, u32)]) -> String {
+    let mut text = String::new();
+    if mixed {
+        // Else a node whose keepalives carry another version is shut down (cluster.md 15).
+        text.push_str("AllowMixedVersions = 1\n");
+    }
+    for (name, value) in tunables {
+        let _ = writeln!(text, "{name} = {value}");
+    }
+    text
+}
+
 pub(super) fn make_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(Error::file("cannot make", path))
 }
@@ -326,7 +345,7 @@ mod tests {
     fn all_that_was_made_goes_and_nothing_else() {
         let dir = temporary_folder();
         let layout = Layout::new(dir.clone());
-        layout.create(marker()).unwrap();
+        layout.create(marker(), &[]).unwrap();
         assert!(layout.marker().unwrap().made_folder);
         assert!(layout.base(1).join("nodes").exists());
         let stranger = dir.join("notes.txt");
@@ -348,7 +367,7 @@ mod tests {
         fs::write(dir.join("notes.txt"), "mine").unwrap();
         let layout = Layout::new(dir.clone());
         assert!(matches!(
-            layout.create(marker()),
+            layout.create(marker(), &[]),
             Err(Error::FolderInUse { .. })
         ));
         assert!(matches!(layout.remove(), Err(Error::NotACluster { .. })));
@@ -359,7 +378,7 @@ mod tests {
     fn a_folder_too_long_for_sockets_is_refused() {
         let layout = Layout::new(PathBuf::from(format!("/tmp/{}", "x".repeat(90))));
         assert!(matches!(
-            layout.create(marker()),
+            layout.create(marker(), &[]),
             Err(Error::PathTooLong { .. })
         ));
     }

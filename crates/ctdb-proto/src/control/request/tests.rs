@@ -252,6 +252,18 @@ fn tunable_names_do_not_need_their_nul() {
 }
 
 #[test]
+fn a_short_tunable_name_is_long_enough_for_a_daemon() {
+    for name in ["", "ab", "abc"] {
+        let request = Request::GetTunable(GetTunable {
+            name: name.to_owned(),
+        });
+        let (opcode, _, data) = request.encode();
+        assert_eq!(data.len(), 8);
+        assert_eq!(decode(opcode, &data), Ok(request));
+    }
+}
+
+#[test]
 fn the_srvid_of_the_packet_is_the_argument_of_some() {
     let request = Request::decode(Opcode::REGISTER_SRVID, Srvid(5), Bytes::new()).unwrap();
     assert_eq!(request, Request::RegisterSrvid(Srvid(5)));

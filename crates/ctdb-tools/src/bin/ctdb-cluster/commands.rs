@@ -87,6 +87,7 @@ fn start(args: &StartArgs, dir: PathBuf, tool: PathBuf) -> Result<()> {
         node_ctdbd: args.node_ctdbd.iter().cloned().collect(),
         tool,
         cluster_lock: args.cluster_lock,
+        tunables: Vec::new(),
         tied: !args.detach,
     };
     let signals = catch_signals()?;

@@ -65,8 +65,8 @@ fn run(mut options: Options) -> Outcome {
         return Ok(1);
     };
     let name = name.to_string_lossy();
-    let command = usage::find(&name)
-        .ok_or_else(|| Failure::new(format!("Unknown command '{name}'")))?;
+    let command =
+        usage::find(&name).ok_or_else(|| Failure::new(format!("Unknown command '{name}'")))?;
     let arguments = Arguments::new(words.collect());
     start_alarm(limit);
     let result = if command.needs_daemon {
@@ -137,7 +137,7 @@ fn with_daemon(command: &Command, options: Options, arguments: Arguments) -> Out
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let paths = paths()?;
     runtime.block_on(async {
-        let mut context = Context::connect(command, options, arguments, paths).await?;
+        let mut context = Context::connect(command, options, arguments, &paths).await?;
         dispatch(command.name, &mut context).await
     })
 }
@@ -150,16 +150,44 @@ fn paths() -> Result<Paths, Failure> {
 fn is_built(name: &str) -> bool {
     !matches!(
         name,
-        "statisticsreset" | "stats" | "ipinfo" | "ifaces" | "setifacelink" | "lvs" | "detach"
-            | "dumpmemory" | "rddumpmemory" | "gratarp" | "gettickles" | "addtickle" | "deltickle"
-            | "reloadnodes" | "moveip" | "addip" | "delip" | "backupdb" | "restoredb" | "wipedb"
-            | "natgw" | "setdbreadonly" | "setdbsticky" | "pfetch" | "pstore" | "pdelete"
-            | "ptrans" | "tfetch" | "tstore" | "getdbseqnum" | "reloadips"
+        "statisticsreset"
+            | "stats"
+            | "ipinfo"
+            | "ifaces"
+            | "setifacelink"
+            | "lvs"
+            | "detach"
+            | "dumpmemory"
+            | "rddumpmemory"
+            | "gratarp"
+            | "gettickles"
+            | "addtickle"
+            | "deltickle"
+            | "reloadnodes"
+            | "moveip"
+            | "addip"
+            | "delip"
+            | "backupdb"
+            | "restoredb"
+            | "wipedb"
+            | "natgw"
+            | "setdbreadonly"
+            | "setdbsticky"
+            | "pfetch"
+            | "pstore"
+            | "pdelete"
+            | "ptrans"
+            | "tfetch"
+            | "tstore"
+            | "getdbseqnum"
+            | "reloadips"
     )
 }
 
 fn not_available(name: &str) -> Outcome {
-    Err(Failure::new(format!("Command '{name}' is not available in this version yet")))
+    Err(Failure::new(format!(
+        "Command '{name}' is not available in this version yet"
+    )))
 }
 
 /// Runs a subcommand that talks to the daemon.

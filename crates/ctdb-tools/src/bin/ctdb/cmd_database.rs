@@ -1,0 +1,192 @@
+//! `getdbmap`, `getdbstatus` and `attach`: databases as such (`cli.md` 2.6).
+
+use ctdb_proto::{DbFlags, DbId};
+
+use crate::context::Context;
+use crate::database::{self, attach as attach_to};
+use crate::exit::{Failure, Outcome};
+use crate::output::{machine_line, print};
+
+pub(crate) async fn getdbmap(context: &Context) -> Outcome {
+    context.arguments.expect_count(0..=0)?;
+    let target = context.target();
+    let mut dbs = Vec::new();
+    for db in target.get_dbmap().await?.dbs {
+        dbs.push(ShownDb {
+            id: db.db_id,
+            flags: db.flags,
+            name: target.get_dbname(db.db_id).await?,
+            path: target.getdbpath(db.db_id).await?,
+            health: target.db_get_health(db.db_id).await?,
+        });
+    }
+    print(&dbmap_text(&dbs, context.separator())).map(|()| 0)
+}
+
+pub(crate) async fn getdbstatus(context: &Context) -> Outcome {
+    context.arguments.expect_count(1..=1)?;
+    let argument = context.arguments.text(0).unwrap_or_default();
+    let db = database::resolve(context, &argument).await?;
+    let shown = ShownDb {
+        id: db.id,
+        flags: db.flags,
+        name: db.name,
+        path: context.target().getdbpath(db.id).await?,
+        health: context.target().db_get_health(db.id).await?,
+    };
+    print(&shown.status_text()).map(|()| 0)
+}
+
+pub(crate) async fn attach(context: &Context) -> Outcome {
+    context.arguments.expect_count(1..=2)?;
+    let kind = match context.arguments.text(1).as_deref() {
+        None => DbFlags::empty(),
+        Some("persistent") => DbFlags::PERSISTENT,
+        Some("replicated") => DbFlags::REPLICATED,
+        Some("readonly") => DbFlags::READONLY,
+        Some("sticky") => DbFlags::STICKY,
+        Some(_) => return Err(Failure::Usage),
+    };
+    let name = context.arguments.text(0).unwrap_or_default();
+    attach_to(context, &name, kind).await?;
+    Ok(0)
+}
+
+/// A database with all that is shown of it.
+struct ShownDb {
+    id: DbId,
+    flags: DbFlags,
+    name: String,
+    path: String,
+    /// Why it is unhealthy.
+    health: Option<String>,
+}
+
+fn dbmap_text(dbs: &[ShownDb], separator: Option<&str>) -> String {
+    const HEADER: [&str; 8] = [
+        "ID",
+        "Name",
+        "Path",
+        "Persistent",
+        "Sticky",
+        "Unhealthy",
+        "Readonly",
+        "Replicated",
+    ];
+    let Some(separator) = separator else {
+        let lines: String = dbs.iter().map(ShownDb::map_line).collect();
+        return format!("Number of databases:{}\n{lines}", dbs.len());
+    };
+    let lines: String = dbs
+        .iter()
+        .map(|db| db.machine_map_line(separator))
+        .collect();
+    machine_line(separator, &HEADER) + &lines
+}
+
+impl ShownDb {
+    fn map_line(&self) -> String {
+        let has = |flag, text| if self.flags.contains(flag) { text } else { "" };
+        format!(
+            "dbid:0x{:08x} name:{} path:{}{}{}{}{}{}\n",
+            self.id.get(),
+            self.name,
+            self.path,
+            has(DbFlags::PERSISTENT, " PERSISTENT"),
+            has(DbFlags::STICKY, " STICKY"),
+            has(DbFlags::READONLY, " READONLY"),
+            has(DbFlags::REPLICATED, " REPLICATED"),
+            if self.health.is_some() {
+                " UNHEALTHY"
+            } else {
+                ""
+            },
+        )
+    }
+
+    /// Unlike everywhere else the id is in upper case here.
+    fn machine_map_line(&self, separator: &str) -> String {
+        let digit = |on| if on { "1" } else { "0" };
+        let has = |flag| digit(self.flags.contains(flag));
+        machine_line(
+            separator,
+            &[
+                &format!("0x{:08X}", self.id.get()),
+                &self.name,
+                &self.path,
+                has(DbFlags::PERSISTENT),
+                has(DbFlags::STICKY),
+                digit(self.health.is_some()),
+                has(DbFlags::READONLY),
+                has(DbFlags::REPLICATED),
+            ],
+        )
+    }
+
+    fn status_text(&self) -> String {
+        let has = |flag| {
+            if self.flags.contains(flag) {
+                "yes"
+            } else {
+                "no"
+            }
+        };
+        format!(
+            "dbid: 0x{:08x}\nname: {}\npath: {}\nPERSISTENT: {}\nREPLICATED: {}\nSTICKY: {}\n\
+             READONLY: {}\nHEALTH: {}\n",
+            self.id.get(),
+            self.name,
+            self.path,
+            has(DbFlags::PERSISTENT),
+            has(DbFlags::REPLICATED),
+            has(DbFlags::STICKY),
+            has(DbFlags::READONLY),
+            self.health.as_deref().unwrap_or("OK"),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn db(flags: DbFlags, health: Option<&str>) -> ShownDb {
+        ShownDb {
+            id: DbId::new(0x0dc6_d651),
+            flags,
+            name: "per.tdb".to_owned(),
+            path: "/p/per.tdb.0".to_owned(),
+            health: health.map(str::to_owned),
+        }
+    }
+
+    #[test]
+    fn flags_follow_the_path_in_their_order() {
+        let flags = DbFlags::STICKY | DbFlags::READONLY;
+        assert_eq!(
+            dbmap_text(&[db(flags, None), db(DbFlags::REPLICATED, Some("x"))], None),
+            "Number of databases:2\n\
+             dbid:0x0dc6d651 name:per.tdb path:/p/per.tdb.0 STICKY READONLY\n\
+             dbid:0x0dc6d651 name:per.tdb path:/p/per.tdb.0 REPLICATED UNHEALTHY\n"
+        );
+    }
+
+    #[test]
+    fn the_machine_table_has_ids_in_upper_case() {
+        assert_eq!(
+            dbmap_text(&[db(DbFlags::PERSISTENT, None)], Some("|")),
+            "|ID|Name|Path|Persistent|Sticky|Unhealthy|Readonly|Replicated|\n\
+             |0x0DC6D651|per.tdb|/p/per.tdb.0|1|0|0|0|0|\n"
+        );
+    }
+
+    #[test]
+    fn the_status_says_yes_or_no_and_why() {
+        let text = db(DbFlags::PERSISTENT, Some("corrupt")).status_text();
+        assert_eq!(
+            text,
+            "dbid: 0x0dc6d651\nname: per.tdb\npath: /p/per.tdb.0\nPERSISTENT: yes\n\
+             REPLICATED: no\nSTICKY: no\nREADONLY: no\nHEALTH: corrupt\n"
+        );
+    }
+}

@@ -1,0 +1,281 @@
+//! Records of databases: dumping them, and reading and writing one (`cli.md` 2.7).
+
+use std::ops::ControlFlow;
+
+use ctdb_client::CallError;
+use ctdb_proto::control::{KeyData, TraverseStart, TraverseStartExt};
+use ctdb_proto::{RecData, RecordFlags, RecordHeader, ReqId, Srvid, Wire};
+use tdb::{Db, StoreMode};
+
+use crate::context::Context;
+use crate::database::{Database, attach_argument};
+use crate::exit::{EINVAL, EIO, ETIMEDOUT, Failure, Outcome};
+use crate::output::{print, print_bytes};
+use crate::records::dump;
+
+/// Dumps a database as the whole cluster has it: the newest copy of each record.
+pub(crate) async fn catdb(context: &Context) -> Outcome {
+    context.arguments.expect_count(1..=1)?;
+    let (database, _) = attach_argument(context, false).await?;
+    let limit = Some(context.limit());
+    let srvid = Srvid::new(Srvid::RANGE_CLIENT.get() | u64::from(std::process::id()));
+    let mut messages = context.client.subscribe(srvid, limit).await?;
+    let start = TraverseStart {
+        db_id: database.id,
+        reqid: ReqId::new(0),
+        srvid,
+    };
+    let traverse = TraverseStartExt {
+        start,
+        with_empty_records: false,
+    };
+    context
+        .here()
+        .traverse_start_ext(&traverse)
+        .await
+        .map_err(|error| {
+            let code = error.code();
+            Failure::with_code(code, format!("traverse: control failed, ret={code}"))
+        })?;
+    let mut count = 0_u32;
+    loop {
+        let message = messages.receive().await?;
+        let Ok(record) = RecData::decode(&mut message.data.clone()) else {
+            return Err(Failure::silent(EIO));
+        };
+        if record.is_end() {
+            break;
+        }
+        let Ok((header, data)) = record.split() else {
+            return Err(Failure::silent(EIO));
+        };
+        print(&dump(&record.key, &header, data))?;
+        count += 1;
+    }
+    print(&format!("Dumped {count} records\n")).map(|()| 0)
+}
+
+/// Dumps the local TDB file of a database, empty records too.
+pub(crate) async fn cattdb(context: &Context) -> Outcome {
+    context.arguments.expect_count(1..=1)?;
+    let (_, db) = attach_argument(context, false).await?;
+    let count = dump_local(&db)?;
+    print(&format!("Dumped {count} record(s)\n")).map(|()| 0)
+}
+
+fn dump_local(db: &Db) -> Result<u64, Failure> {
+    let mut stopped = None;
+    let visited = db.traverse_read(&mut |key, value| {
+        let printed = match RecordHeader::split(value) {
+            Ok((header, data)) => print(&dump(key, &header, data)),
+            Err(_) => Err(Failure::silent(EIO)),
+        };
+        match printed {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                stopped = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    match stopped {
+        Some(failure) => Err(failure),
+        None => visited.map_err(|error| Failure::with_code(EIO, error.to_string())),
+    }
+}
+
+pub(crate) async fn readkey(context: &Context) -> Outcome {
+    context.arguments.expect_count(2..=3)?;
+    let readonly = match context.arguments.text(2).as_deref() {
+        None => false,
+        Some("readonly") => true,
+        Some(_) => return Err(Failure::Usage),
+    };
+    let (database, db) = attach_argument(context, true).await?;
+    let key = context.arguments.data(1, "key")?;
+    let read = |_: &Db, record: &Record| Ok(record.data.clone());
+    let data = with_record(context, &database, &db, &key, readonly, read).await;
+    let data = data.map_err(|failure| {
+        let key = context.arguments.text(1).unwrap_or_default();
+        failure.and(format!("Failed to read record for key {key}"))
+    })?;
+    print(&format!("Data: size:{} ptr:[", data.len()))?;
+    // The original prints a C string.
+    print_bytes(data.split(|byte| *byte == 0).next().unwrap_or_default())?;
+    print("]\n").map(|()| 0)
+}
+
+pub(crate) async fn writekey(context: &Context) -> Outcome {
+    context.arguments.expect_count(3..=3)?;
+    let (database, db) = attach_argument(context, true).await?;
+    let key = context.arguments.data(1, "key")?;
+    let value = context.arguments.data(2, "value")?;
+    let name = context.arguments.text(0).unwrap_or_default();
+    let store = |db: &Db, record: &Record| Ok(store(db, &key, &record.header, &value));
+    let stored = with_record(context, &database, &db, &key, false, store).await;
+    // The original names the database here where it means the key.
+    let stored =
+        stored.map_err(|failure| failure.and(format!("Failed to lock record for key {name}")))?;
+    stored.map_err(|failure| {
+        let key = context.arguments.text(1).unwrap_or_default();
+        failure.and(format!("Failed to store record for key {key}"))
+    })?;
+    Ok(0)
+}
+
+pub(crate) async fn deletekey(context: &Context) -> Outcome {
+    context.arguments.expect_count(2..=2)?;
+    let (database, db) = attach_argument(context, true).await?;
+    let key = context.arguments.data(1, "key")?;
+    let shown = context.arguments.text(1).unwrap_or_default();
+    let clear =
+        |db: &Db, record: &Record| Ok(store(db, &key, &record.header, b"").map(|()| record.header));
+    let cleared = with_record(context, &database, &db, &key, false, clear).await;
+    let cleared = cleared
+        .map_err(|failure| failure.and(format!("Failed to fetch record for key {shown}")))?;
+    let header = cleared
+        .map_err(|failure| failure.and(format!("Failed to delete record for key {shown}")))?;
+    let record = KeyData {
+        db_id: database.id,
+        header,
+        key: key.into(),
+    };
+    // The record is gone either way; this only has its remains cleaned up.
+    let _ = context.here().schedule_for_deletion(&record).await;
+    Ok(0)
+}
+
+/// A record of the local TDB, read under the lock of its chain.
+struct Record {
+    header: RecordHeader,
+    data: Vec<u8>,
+}
+
+/// Brings a record to this node and runs `act` on it while its chain is locked. Another node may
+/// take the record away between its arrival and the lock, so this tries without a limit.
+async fn with_record<T>(
+    context: &Context,
+    database: &Database,
+    db: &Db,
+    key: &[u8],
+    readonly: bool,
+    mut act: impl FnMut(&Db, &Record) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    let name = &database.name;
+    loop {
+        if let Some(result) = act_if_here(context, name, db, key, readonly, &mut act)? {
+            return Ok(result);
+        }
+        let key = bytes::Bytes::copy_from_slice(key);
+        let migrated = context
+            .client
+            .migrate(database.id, key, readonly, None)
+            .await;
+        migrated.map_err(|error| call_failure(name, &error))?;
+    }
+}
+
+/// Runs `act` if the record can be used as it lies in the local TDB. Nothing is awaited meanwhile:
+/// the lock holds up everybody who wants a record of its chain.
+fn act_if_here<T>(
+    context: &Context,
+    name: &str,
+    db: &Db,
+    key: &[u8],
+    readonly: bool,
+    act: &mut impl FnMut(&Db, &Record) -> Result<T, Failure>,
+) -> Result<Option<T>, Failure> {
+    let _chain = db.chainlock(key).map_err(|error| {
+        let text = error.code().text();
+        Failure::with_code(
+            EIO,
+            format!("fetch_lock: {name} tdb_chainlock failed, {text}"),
+        )
+    })?;
+    let value = db
+        .fetch(key)
+        .map_err(|error| Failure::with_code(EIO, error.to_string()))?;
+    let Some(Ok((header, data))) = value.as_deref().map(RecordHeader::split) else {
+        return Ok(None);
+    };
+    if !is_usable(&header, context.local.get(), readonly) {
+        return Ok(None);
+    }
+    let record = Record {
+        header,
+        data: data.to_vec(),
+    };
+    act(db, &record).map(Some)
+}
+
+/// Whether this node may use the record as it is (`data-plane.md` 3.14).
+fn is_usable(header: &RecordHeader, local: u32, readonly: bool) -> bool {
+    let delegated = header.flags.contains(RecordFlags::RO_HAVE_DELEGATIONS);
+    if readonly {
+        let copy = header.flags.contains(RecordFlags::RO_HAVE_READONLY);
+        return header.dmaster == local || copy || delegated;
+    }
+    header.dmaster == local && !delegated
+}
+
+/// Writes a value behind the header that the record has.
+fn store(db: &Db, key: &[u8], header: &RecordHeader, value: &[u8]) -> Result<(), Failure> {
+    db.store_parts(key, &[&header.to_bytes(), value], StoreMode::Replace)
+        .map_err(|_| Failure::silent(EINVAL))
+}
+
+fn call_failure(name: &str, error: &CallError) -> Failure {
+    let code = match error {
+        CallError::Closed(closed) => return (*closed).into(),
+        CallError::Status { status } => *status,
+        CallError::Timeout => ETIMEDOUT,
+    };
+    Failure::with_code(code, format!("fetch_lock: {name} CALL failed, ret={code}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use ctdb_proto::Rsn;
+
+    use super::*;
+
+    fn header(dmaster: u32, flags: RecordFlags) -> RecordHeader {
+        RecordHeader {
+            rsn: Rsn::new(1),
+            dmaster,
+            reserved: 0,
+            flags,
+        }
+    }
+
+    #[test]
+    fn a_record_is_written_only_where_it_is_mastered_and_not_delegated() {
+        assert!(is_usable(&header(1, RecordFlags::empty()), 1, false));
+        assert!(!is_usable(&header(0, RecordFlags::empty()), 1, false));
+        assert!(!is_usable(
+            &header(1, RecordFlags::RO_HAVE_DELEGATIONS),
+            1,
+            false
+        ));
+        assert!(!is_usable(
+            &header(0, RecordFlags::RO_HAVE_READONLY),
+            1,
+            false
+        ));
+    }
+
+    #[test]
+    fn a_read_only_copy_may_be_read() {
+        assert!(is_usable(
+            &header(0, RecordFlags::RO_HAVE_READONLY),
+            1,
+            true
+        ));
+        assert!(is_usable(
+            &header(1, RecordFlags::RO_HAVE_DELEGATIONS),
+            1,
+            true
+        ));
+        assert!(!is_usable(&header(0, RecordFlags::empty()), 1, true));
+    }
+}

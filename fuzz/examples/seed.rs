@@ -1,0 +1,79 @@
+//! Writes the first inputs of each fuzz target, made of packets recorded from the original.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use ctdb_proto::{Body, Packet};
+
+fn main() -> io::Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let golden = root.join("../crates/ctdb-proto/tests/golden/wire.jsonl");
+    let text = fs::read_to_string(&golden)?;
+    let mut number = 0;
+    for line in text.lines() {
+        let packet = unhex(field(line, "hex").expect("each line has its packet in hex"));
+        number += 1;
+        write(
+            root,
+            "decode_frame",
+            number,
+            &[&[u8::from(is_unix(line))], &packet],
+        )?;
+        let body = Packet::decode(Bytes::from(packet))
+            .expect("each line is a packet")
+            .body;
+        match body {
+            Body::ReqControl(control) => {
+                let Ok(opcode) = u8::try_from(control.opcode.get()) else {
+                    continue;
+                };
+                write(
+                    root,
+                    "decode_control_request",
+                    number,
+                    &[&[opcode], &control.data],
+                )?;
+            }
+            Body::ReplyControl(reply) => {
+                let opcode = field(line, "request_opcode").and_then(|text| text.parse().ok());
+                let Some(opcode) = opcode else { continue };
+                let status = reply.status.to_le_bytes()[0];
+                write(
+                    root,
+                    "decode_control_reply",
+                    number,
+                    &[&[opcode, status], &reply.data],
+                )?;
+            }
+            _ => {}
+        }
+    }
+    println!("{number} packets became seeds");
+    Ok(())
+}
+
+/// The text of a number or of a string in a line of JSON.
+fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = line.split_once(&format!("\"{name}\":"))?;
+    rest.trim_start_matches('"').split(['"', ',', '}']).next()
+}
+
+fn is_unix(line: &str) -> bool {
+    field(line, "transport") == Some("unix")
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    let byte = |pair: &[u8]| {
+        let pair = std::str::from_utf8(pair).expect("hex digits");
+        u8::from_str_radix(pair, 16).expect("hex digits")
+    };
+    digits.as_bytes().chunks(2).map(byte).collect()
+}
+
+fn write(root: &Path, target: &str, number: u32, parts: &[&[u8]]) -> io::Result<()> {
+    let folder: PathBuf = root.join("corpus").join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(format!("golden-{number:03}")), parts.concat())
+}

@@ -1,0 +1,178 @@
+//! A local cluster that goes away with its test.
+
+use std::fs;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use ctdb_tools::local_cluster::{Cluster, Node, Options, temporary_folder, wait_until};
+
+use crate::status::Status;
+use crate::{TestResult, daemon, step, tool};
+
+/// For any daemon to become healthy: the slowest known one needs 8 s, and more on a busy machine.
+pub const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running cluster of [`daemon`]s. When it is dropped the daemons stop and the folder goes;
+/// if the test is failing, what the daemons logged is shown before.
+pub struct TestCluster {
+    /// Only empty while it is being dropped.
+    cluster: Option<Cluster>,
+}
+
+impl TestCluster {
+    /// What most tests want: three nodes, started and healthy.
+    pub fn healthy() -> TestResult<Self> {
+        Self::started(&Self::options())
+    }
+
+    /// As [`TestCluster::healthy`], but recoveries may follow each other at once. Otherwise they
+    /// are 10 s apart, and the cluster has just had its first.
+    pub fn eager() -> TestResult<Self> {
+        let mut options = Self::options();
+        options.tunables.push(("RerecoveryTimeout", 1));
+        Self::started(&options)
+    }
+
+    /// A cluster of this kind, started and healthy.
+    pub fn started(options: &Options) -> TestResult<Self> {
+        let mut cluster = Self::create(options)?;
+        cluster.start()?;
+        let time = cluster.wait_healthy(HEALTHY_LIMIT)?;
+        step(&format!(
+            "the cluster is healthy after {:.1} s",
+            time.as_secs_f64()
+        ));
+        Ok(cluster)
+    }
+
+    /// Three nodes in a folder of their own; change what should be different.
+    pub fn options() -> Options {
+        Options {
+            nodes: 3,
+            dir: temporary_folder(),
+            ctdbd: daemon(),
+            node_ctdbd: std::collections::BTreeMap::new(),
+            tool: tool(),
+            cluster_lock: false,
+            tunables: Vec::new(),
+            tied: true,
+        }
+    }
+
+    /// A cluster whose daemons do not run yet.
+    pub fn create(options: &Options) -> TestResult<Self> {
+        Ok(Self {
+            cluster: Some(Cluster::create(options)?),
+        })
+    }
+
+    /// The node with this number.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster has no such node.
+    pub fn at(&self, pnn: usize) -> &Node {
+        self.node(pnn)
+            .expect("the test knows how many nodes there are")
+    }
+
+    /// As [`TestCluster::at`], to start or stop it.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster has no such node.
+    pub fn at_mut(&mut self, pnn: usize) -> &mut Node {
+        self.node_mut(pnn)
+            .expect("the test knows how many nodes there are")
+    }
+
+    /// Runs the tool on a node and expects exit status 0.
+    ///
+    /// # Panics
+    ///
+    /// When it fails.
+    pub fn ctdb(&self, pnn: usize, args: &[&str]) -> String {
+        let output = self.at(pnn).ctdb(args.iter().copied());
+        let output = output.unwrap_or_else(|error| panic!("ctdb {args:?} on node {pnn}: {error}"));
+        assert!(output.success(), "ctdb {args:?} on node {pnn}: {output:?}");
+        output.stdout
+    }
+
+    /// Waits until `ctdb status` of every node in `nodes` shows what `wanted` asks for.
+    ///
+    /// # Panics
+    ///
+    /// When a node does not get there in time; shows what all said last.
+    pub fn wait_status(
+        &self,
+        nodes: &[usize],
+        limit: Duration,
+        what: &str,
+        wanted: impl Fn(&Status) -> bool,
+    ) {
+        let ask = || Status::of_all(nodes.iter().map(|&pnn| self.at(pnn)));
+        let mut last = Vec::new();
+        let reached = wait_until(limit, || {
+            last = ask();
+            last.iter()
+                .all(|status| status.as_ref().is_some_and(&wanted))
+        });
+        assert!(
+            reached,
+            "nodes {nodes:?} do not show within {limit:?}: {what}, but {last:#?}"
+        );
+    }
+
+    fn show_logs(cluster: &Cluster) {
+        for node in cluster.nodes() {
+            let log = fs::read(node.log()).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let lines: Vec<&str> = log.lines().collect();
+            let from = lines.len().saturating_sub(LOG_LINES);
+            let running = if node.is_running() {
+                "runs"
+            } else {
+                "does not run"
+            };
+            eprintln!("--- node {} ({running}), end of its log:", node.pnn());
+            for line in lines.get(from..).unwrap_or_default() {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+impl Deref for TestCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        self.cluster
+            .as_ref()
+            .expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for TestCluster {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        self.cluster
+            .as_mut()
+            .expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        let Some(cluster) = self.cluster.take() else {
+            return;
+        };
+        if std::thread::panicking() {
+            Self::show_logs(&cluster);
+        }
+        if let Err(error) = cluster.remove() {
+            eprintln!("the cluster could not be removed: {error}");
+        }
+    }
+}
+
+/// How much of each log is shown when a test fails.
+const LOG_LINES: usize = 30;

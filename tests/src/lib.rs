@@ -1,0 +1,34 @@
+//! What the end-to-end tests share: each file in `tests/` tells one story about real daemons.
+//!
+//! The daemons are those that the workspace built (`cargo build --workspace` first); with
+//! `CTDB_E2E_CTDBD=/usr/sbin/ctdbd` the same stories are told about another implementation, to
+//! see that they ask for nothing but what CTDB does. `CTDB_E2E_CTDB` does the same for the tool.
+//!
+//! A test that lacks a program or root fails and says so; it is never skipped in silence.
+
+#![forbid(unsafe_code)]
+
+mod cluster;
+mod programs;
+mod samba;
+mod status;
+
+pub use cluster::{HEALTHY_LIMIT, TestCluster};
+pub use programs::{
+    daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
+};
+pub use samba::{Benchmark, Samba, run_torture};
+pub use status::Status;
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+/// Tests end with `?` where a failure needs no explanation of its own.
+pub type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
+
+/// Says where in its story a test is; shown when it fails, or with `--nocapture`.
+pub fn step(text: &str) {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let seconds = START.get_or_init(Instant::now).elapsed().as_secs_f64();
+    eprintln!("[{seconds:6.2} s] {text}");
+}
