@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::log;
 
@@ -102,6 +102,10 @@ pub(crate) fn notify(
     event: &'static str,
     output_level: LogLevel,
 ) {
+    if !script.exists() {
+        let script = script.display();
+        return warn!("Could not stat notification script {script}. Can not send notifications.");
+    }
     let started = output_pipe().and_then(|(output, stdout, stderr)| {
         let mut command = environment.command(script);
         let child = command.arg(event).stdout(stdout).stderr(stderr).spawn()?;

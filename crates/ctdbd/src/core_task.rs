@@ -161,7 +161,7 @@ impl CoreTask {
             }
             ShellEvent::ClusterLock(report) => self.lock_report(report, now),
             ShellEvent::Signal(signal) => self.signal(signal, now),
-            ShellEvent::Tick => self.databases.report_long_waits(now),
+            ShellEvent::Tick => self.databases.tick(now),
         }
     }
 

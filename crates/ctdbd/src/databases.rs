@@ -31,6 +31,8 @@ pub(crate) struct Databases {
     traverses: BTreeMap<Ticket, StopFlag>,
     /// Memory for values, used by each job in turn.
     value: Vec<u8>,
+    /// A recovery has worked on whole databases since memory was given back.
+    trim_memory: bool,
 }
 
 impl Databases {
@@ -42,6 +44,7 @@ impl Databases {
             open: BTreeMap::new(),
             traverses: BTreeMap::new(),
             value: Vec::new(),
+            trim_memory: false,
         }
     }
 
@@ -326,6 +329,7 @@ impl Databases {
 
     /// The lock over all records has been released: the jobs that came meanwhile are done.
     pub(crate) fn thawed(&mut self, node: &mut Node, db: DbId, now: Instant) {
+        self.trim_memory = true;
         let held_back = self
             .open
             .get_mut(&db)
@@ -359,8 +363,17 @@ impl Databases {
         }
     }
 
-    /// Mentions locks that take long to get.
-    pub(crate) fn report_long_waits(&mut self, now: Instant) {
+    /// Called every few seconds: mentions locks that take long to get, and gives the memory back
+    /// that a recovery needed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let is_frozen = self
+            .open
+            .values()
+            .any(|database| database.freezer.is_some());
+        if self.trim_memory && !is_frozen {
+            self.trim_memory = false;
+            self.threads.run(ctdb_sys::process::release_unused_memory);
+        }
         for database in self.open.values_mut() {
             database.waits.report_long_waits(&database.file.name, now);
             if let Some(freezer) = &mut database.freezer {

@@ -51,6 +51,7 @@ impl Log {
             .with(lines)
             .try_init()
             .map_err(io::Error::other)?;
+        log_panics();
         Ok(Self {
             sink,
             filter: handle,
@@ -81,6 +82,17 @@ pub(crate) fn host_name(paths: &Paths) -> String {
         |_| "unknown".to_owned(),
         |name| name.to_string_lossy().into_owned(),
     )
+}
+
+/// Has panics logged: a daemon has no standard error.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let backtrace = std::backtrace::Backtrace::force_capture();
+        tracing::error!("ctdb fatal error: {panic}");
+        for line in backtrace.to_string().lines() {
+            tracing::error!("{line}");
+        }
+    }));
 }
 
 /// Logs a line at a level that is known only now.
