@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ctdb_proto::control::{
-    BanState, DbidMap, GetTunable, IfaceList, KeyData, NodeMap, PidSrvid, PublicIpInfo,
+    BanState, DbidMap, GetTunable, Iface, IfaceList, KeyData, NodeMap, PidSrvid, PublicIpInfo,
     PublicIpList, SeqnumDb, SetTunable, TraverseStartExt, TunableList, TunableNames, Uptime,
 };
 use ctdb_proto::{
-    Capabilities, ControlFlags, DbFlags, DbId, DbStatistics, DecodeError, Dest, Opcode, RecMode,
+    Capabilities, ControlFlags, DbFlags, DbId, DbStatistics, StatisticsList, DecodeError, Dest, Opcode, RecMode,
     ReqControl, RunState, SockAddr, Srvid, Statistics, TdbOpenFlags, VnnMap, Wire,
 };
 
@@ -118,6 +118,12 @@ impl NodeHandle<'_> {
         self.ask(Opcode::STATISTICS).await
     }
 
+    /// Statistics of the past, newest first.
+    pub async fn get_stat_history(&self) -> Result<StatisticsList> {
+        self.ask(Opcode::GET_STAT_HISTORY).await
+    }
+
+    /// Sets all counters to zero, those of the databases too.
     pub async fn statistics_reset(&self) -> Result<()> {
         self.tell(Opcode::STATISTICS_RESET, &NoData).await
     }
@@ -253,6 +259,7 @@ impl NodeHandle<'_> {
         self.decode(opcode, reply)
     }
 
+    /// Whether read-only copies of records may be handed out.
     pub async fn set_db_readonly(&self, db_id: DbId) -> Result<()> {
         self.tell(Opcode::SET_DB_READONLY, &db_id).await
     }
@@ -291,6 +298,11 @@ impl NodeHandle<'_> {
 
     pub async fn get_ifaces(&self) -> Result<IfaceList> {
         self.ask(Opcode::GET_IFACES).await
+    }
+
+    /// Sets the link state of an interface. Its number of references must be 0.
+    pub async fn set_iface_link_state(&self, iface: &Iface) -> Result<()> {
+        self.tell(Opcode::SET_IFACE_LINK_STATE, iface).await
     }
 }
 

@@ -33,7 +33,13 @@ pub(crate) struct Clients {
 
 impl Clients {
     pub(crate) fn add(&mut self, id: ClientId, pid: i32) {
-        self.by_id.insert(id, Client { pid, ..Client::default() });
+        self.by_id.insert(
+            id,
+            Client {
+                pid,
+                ..Client::default()
+            },
+        );
         self.by_pid.entry(pid).or_default().push(id);
     }
 
@@ -62,7 +68,8 @@ impl Clients {
     /// Whether some connection of the process has registered `srvid` (CHECK_PID_SRVID).
     pub(crate) fn pid_listens(&self, pid: i32, srvid: Srvid) -> bool {
         let ids = self.by_pid.get(&pid).into_iter().flatten();
-        ids.filter_map(|id| self.by_id.get(id)).any(|c| c.srvids.contains(&srvid))
+        ids.filter_map(|id| self.by_id.get(id))
+            .any(|c| c.srvids.contains(&srvid))
     }
 
     /// Forgets the client; returns what must be told to all nodes, and its unfinished updates.
@@ -83,7 +90,9 @@ impl Clients {
 
     /// `false` if the client does not exist.
     pub(crate) fn listen(&mut self, id: ClientId, srvid: Srvid) -> bool {
-        let Some(client) = self.by_id.get_mut(&id) else { return false };
+        let Some(client) = self.by_id.get_mut(&id) else {
+            return false;
+        };
         client.srvids.push(srvid);
         self.listeners.entry(srvid).or_default().push(id);
         true
@@ -91,8 +100,12 @@ impl Clients {
 
     /// Takes back the newest registration; `false` if there is none.
     pub(crate) fn unlisten(&mut self, id: ClientId, srvid: Srvid) -> bool {
-        let Some(client) = self.by_id.get_mut(&id) else { return false };
-        let Some(at) = client.srvids.iter().rposition(|s| *s == srvid) else { return false };
+        let Some(client) = self.by_id.get_mut(&id) else {
+            return false;
+        };
+        let Some(at) = client.srvids.iter().rposition(|s| *s == srvid) else {
+            return false;
+        };
         client.srvids.remove(at);
         remove_newest(&mut self.listeners, srvid, id);
         true
@@ -109,14 +122,22 @@ impl Clients {
 
     /// Delivers a record of a traverse, which those who want all messages do not get.
     pub(crate) fn deliver_exactly(&self, message: &ReqMessage, cluster: &mut Cluster) {
-        for id in self.listeners.get(&message.srvid).into_iter().flatten().rev() {
+        for id in self
+            .listeners
+            .get(&message.srvid)
+            .into_iter()
+            .flatten()
+            .rev()
+        {
             cluster.send_client(*id, ReqId(0), Body::ReqMessage(message.clone()));
         }
     }
 
     /// `false` if another client of this node has the tunnel, or the client does not exist.
     pub(crate) fn open_tunnel(&mut self, id: ClientId, tunnel: TunnelId) -> bool {
-        let Some(client) = self.by_id.get_mut(&id) else { return false };
+        let Some(client) = self.by_id.get_mut(&id) else {
+            return false;
+        };
         if self.tunnels.contains_key(&tunnel) {
             return false;
         }
@@ -152,7 +173,9 @@ impl Clients {
 
     /// `false` if the client has that srvid already, or does not exist.
     pub(crate) fn add_notification(&mut self, id: ClientId, srvid: Srvid, data: Bytes) -> bool {
-        let Some(client) = self.by_id.get_mut(&id) else { return false };
+        let Some(client) = self.by_id.get_mut(&id) else {
+            return false;
+        };
         if client.notifications.iter().any(|(s, _)| *s == srvid) {
             return false;
         }
@@ -161,7 +184,9 @@ impl Clients {
     }
 
     pub(crate) fn remove_notification(&mut self, id: ClientId, srvid: Srvid) -> bool {
-        let Some(client) = self.by_id.get_mut(&id) else { return false };
+        let Some(client) = self.by_id.get_mut(&id) else {
+            return false;
+        };
         let before = client.notifications.len();
         client.notifications.retain(|(s, _)| *s != srvid);
         client.notifications.len() < before

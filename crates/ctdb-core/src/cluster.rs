@@ -55,10 +55,15 @@ impl Cluster {
         tunables: Tunables,
     ) -> Self {
         let map = (0..).map_while(Pnn::new).zip(&nodes);
-        let map = map.filter(|(_, n)| !n.flags.contains(NodeFlags::DELETED)).map(|(pnn, _)| pnn);
+        let map = map
+            .filter(|(_, n)| !n.flags.contains(NodeFlags::DELETED))
+            .map(|(pnn, _)| pnn);
         Self {
             me,
-            vnn_map: VnnMap { generation: Generation::INVALID, map: map.collect() },
+            vnn_map: VnnMap {
+                generation: Generation::INVALID,
+                map: map.collect(),
+            },
             nodes,
             rec_mode: RecMode::Active,
             run_state: RunState::Init,
@@ -103,7 +108,9 @@ impl Cluster {
 
     /// Nodes that are connected, this one not counted.
     pub(crate) fn connected_count(&self) -> usize {
-        self.pnns().filter(|pnn| *pnn != self.me && self.is_connected(*pnn)).count()
+        self.pnns()
+            .filter(|pnn| *pnn != self.me && self.is_connected(*pnn))
+            .count()
     }
 
     /// Nodes that a broadcast reaches, in pnn order, this one included (wire.md 2).
@@ -115,7 +122,10 @@ impl Cluster {
             Dest::Active => NodeFlags::INACTIVE,
             Dest::Connected => NodeFlags::DELETED | NodeFlags::DISCONNECTED,
         };
-        let keep = |pnn: &Pnn| self.node(*pnn).is_some_and(|n| !n.flags.intersects(excluded));
+        let keep = |pnn: &Pnn| {
+            self.node(*pnn)
+                .is_some_and(|n| !n.flags.intersects(excluded))
+        };
         self.pnns().filter(keep).collect()
     }
 
@@ -136,7 +146,12 @@ impl Cluster {
     /// Sends a packet of this node with a given generation: record packets carry that of their
     /// database (wire.md 2.1).
     pub(crate) fn send_in(&mut self, generation: Generation, to: Pnn, reqid: ReqId, body: Body) {
-        let header = Header { generation, dest: to.get(), src: self.me.get(), reqid };
+        let header = Header {
+            generation,
+            dest: to.get(),
+            src: self.me.get(),
+            reqid,
+        };
         self.forward(to, Packet { header, body });
     }
 
@@ -154,7 +169,10 @@ impl Cluster {
     /// next turn.
     pub(crate) fn send_message(&mut self, to: Dest, srvid: Srvid, data: &Bytes) {
         for pnn in self.broadcast_targets(to) {
-            let message = ReqMessage { srvid, data: data.clone() };
+            let message = ReqMessage {
+                srvid,
+                data: data.clone(),
+            };
             self.send(pnn, ReqId(0), Body::ReqMessage(message));
         }
     }
@@ -162,7 +180,15 @@ impl Cluster {
     /// Sends a packet to a local client, with the header that clients expect (wire.md 1.3).
     pub(crate) fn send_client(&mut self, to: ClientId, reqid: ReqId, body: Body) {
         let (generation, src) = (self.vnn_map.generation, self.me.get());
-        let packet = Packet { header: Header { generation, dest: 0, src, reqid }, body };
+        let packet = Packet {
+            header: Header {
+                generation,
+                dest: 0,
+                src,
+                reqid,
+            },
+            body,
+        };
         self.statistics.client_packets_sent = self.statistics.client_packets_sent.wrapping_add(1);
         self.effects.push_back(Effect::SendClient { to, packet });
     }

@@ -41,7 +41,9 @@ pub(crate) struct Database {
 pub(crate) enum Freeze {
     None,
     /// The lock over all records was asked for; clients still hold some.
-    Pending { ticket: Ticket },
+    Pending {
+        ticket: Ticket,
+    },
     Frozen,
 }
 
@@ -59,7 +61,9 @@ pub(crate) struct Commit {
 
 impl Database {
     pub(crate) fn is_volatile(&self) -> bool {
-        !self.flags.intersects(DbFlags::PERSISTENT | DbFlags::REPLICATED)
+        !self
+            .flags
+            .intersects(DbFlags::PERSISTENT | DbFlags::REPLICATED)
     }
 
     pub(crate) fn is_frozen(&self) -> bool {

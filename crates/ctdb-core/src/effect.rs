@@ -26,13 +26,20 @@ pub enum Effect {
     /// Send a packet to a local client.
     SendClient { to: ClientId, packet: Packet },
     /// Close the connection of a local client; no `Input::ClientGone` follows.
-    DropClient { client: ClientId, reason: ClientLoss },
+    DropClient {
+        client: ClientId,
+        reason: ClientLoss,
+    },
     /// Lock the hash chain of a record, read it and call [`crate::Node::on_record`].
     Record(RecordJob),
     /// Do something with a whole database; answered by one or more `Input::Db`.
     Db { ticket: Ticket, db: DbId, op: DbOp },
     /// Run an event of the event scripts; answered by `Input::EventDone`.
-    RunEvent { ticket: Ticket, event: Event, timeout: Duration },
+    RunEvent {
+        ticket: Ticket,
+        event: Event,
+        timeout: Duration,
+    },
     /// Kill the run of an event; it is answered as [`EventOutcome::Cancelled`].
     CancelEvent { ticket: Ticket },
     /// Run the notification script in the background, without waiting.
@@ -56,7 +63,12 @@ pub enum Effect {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DbOp {
     /// Open or create the file (data-plane.md 1.3). Answer: [`DbAnswer::Attached`].
-    Attach { name: String, flags: DbFlags, hash_size: u32, max_dead: u32 },
+    Attach {
+        name: String,
+        flags: DbFlags,
+        hash_size: u32,
+        max_dead: u32,
+    },
     /// Close the file; it stays on disk. Answer: [`DbAnswer::Done`].
     Detach,
     /// Take the lock over all records, wait for its holders as long as it takes, and keep it.
@@ -81,7 +93,10 @@ pub enum DbOp {
     /// rule of [`crate::migrate::server_store`] with the lmasters of `vnn_map` if there is one
     /// (volatile databases), else as they are. Answer: [`DbAnswer::Done`]; a failure makes the
     /// count of [`DbOp::PushConfirm`] short.
-    Push { records: Bytes, vnn_map: Option<VnnMap> },
+    Push {
+        records: Bytes,
+        vnn_map: Option<VnnMap>,
+    },
     /// Ends a push. Answer: [`DbAnswer::Count`] of the records stored since the last one.
     PushConfirm,
     /// UPDATE_RECORD (data-plane.md 7.3): all records of the buffer in one transaction of its
@@ -90,7 +105,10 @@ pub enum DbOp {
     /// Read every record without the freeze (data-plane.md 9.2): only those with this dmaster if
     /// one is given, empty ones only if asked for. Answers: [`DbAnswer::Batch`] with a record
     /// buffer each, then [`DbAnswer::Done`].
-    Traverse { only_dmaster: Option<Pnn>, with_empty: bool },
+    Traverse {
+        only_dmaster: Option<Pnn>,
+        with_empty: bool,
+    },
     /// Read every record without data that has this dmaster, without the freeze: what a full run
     /// of vacuuming looks at. Answers: [`DbAnswer::Batch`] with a record buffer each (key and
     /// header), then [`DbAnswer::Done`].
@@ -122,7 +140,12 @@ pub enum DbAnswer {
     Done,
     /// The database is open: its name, where its file is, with which TDB flags (wire.md 4.6), and
     /// the health mark (data-plane.md 1.6).
-    Attached { name: String, path: String, open_flags: i32, health: Option<String> },
+    Attached {
+        name: String,
+        path: String,
+        open_flags: i32,
+        health: Option<String>,
+    },
     /// One record buffer; more follow.
     Batch(Bytes),
     Count(u32),
@@ -179,7 +202,9 @@ impl Event {
 pub enum EventOutcome {
     Ok,
     /// A script failed or could not be run; the status is positive (events.md 1.6).
-    Failed { status: i32 },
+    Failed {
+        status: i32,
+    },
     TimedOut,
     /// Another event took its place, or it was cancelled.
     Cancelled,

@@ -56,7 +56,11 @@ impl Node {
     pub(crate) fn freeze_all(&mut self, caller: Option<Caller>, _now: Instant) {
         tracing::error!(
             "{}",
-            if self.freezes.frozen_all { "Freeze all: incremental" } else { "Freeze all" }
+            if self.freezes.frozen_all {
+                "Freeze all: incremental"
+            } else {
+                "Freeze all"
+            }
         );
         self.freezes.frozen_all = true;
         let mut missing = BTreeSet::new();
@@ -71,12 +75,18 @@ impl Node {
         for db in &missing {
             self.start_freeze(*db);
         }
-        self.freezes.everything.push(FreezeAll { caller, missing, failed: false });
+        self.freezes.everything.push(FreezeAll {
+            caller,
+            missing,
+            failed: false,
+        });
         self.finish_freezes_of_everything();
     }
 
     pub(crate) fn start_freeze(&mut self, db: DbId) {
-        let Some(database) = self.cluster.databases.get(&db) else { return };
+        let Some(database) = self.cluster.databases.get(&db) else {
+            return;
+        };
         if database.freeze != Freeze::None {
             return;
         }
@@ -87,7 +97,11 @@ impl Node {
         }
         self.migrator.freezing(db);
         self.waiting.insert(ticket, Waiting::Freeze { db });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Freeze });
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::Freeze,
+        });
     }
 
     /// The lock is held, or will not be.
@@ -128,19 +142,30 @@ impl Node {
 
     /// DB_THAW: records can be reached again; calls that were under way start anew.
     pub(crate) fn thaw(&mut self, db: DbId, now: Instant) {
-        let Some(database) = self.cluster.databases.get_mut(&db) else { return };
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return;
+        };
         if database.freeze == Freeze::None {
             return;
         }
         tracing::error!("Release freeze handle for db {}", database.name);
-        tracing::error!("Thaw db: {} generation {}", database.name, database.generation);
+        tracing::error!(
+            "Thaw db: {} generation {}",
+            database.name,
+            database.generation
+        );
         database.freeze = Freeze::None;
         database.transaction = None;
         database.invalid_records = false;
         database.push = None;
         let ticket = self.cluster.ticket();
-        self.waiting.insert(ticket, Waiting::Background { what: "thaw" });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Thaw });
+        self.waiting
+            .insert(ticket, Waiting::Background { what: "thaw" });
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::Thaw,
+        });
         for caller in self.freezes.waiters.remove(&db).unwrap_or_default() {
             self.answer_status(caller, -1);
         }

@@ -25,11 +25,21 @@ pub enum Input {
     /// The client closed its connection, or had it closed by the shell.
     ClientGone(ClientId),
     /// Answer to `Effect::Db`.
-    Db { ticket: Ticket, answer: Result<DbAnswer, DbFailure> },
+    Db {
+        ticket: Ticket,
+        answer: Result<DbAnswer, DbFailure>,
+    },
     /// Answer to `Effect::RunEvent`.
-    EventDone { ticket: Ticket, outcome: EventOutcome },
+    EventDone {
+        ticket: Ticket,
+        outcome: EventOutcome,
+    },
     /// About the helper that takes and holds the cluster lock; `took`: since it was started.
-    ClusterLock { attempt: LockAttempt, event: ClusterLockEvent, took: Duration },
+    ClusterLock {
+        attempt: LockAttempt,
+        event: ClusterLockEvent,
+        took: Duration,
+    },
     /// Answer to `Effect::TestClusterLock`.
     ClusterLockTested { ticket: Ticket, outcome: LockTest },
     /// Leave in good order: SIGTERM, or standard input closed in test mode.
@@ -45,7 +55,9 @@ pub struct DbFailure(pub String);
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum LockTest {
     /// As it should be: somebody holds it. Seconds it took to find out.
-    Contention { seconds: f64 },
+    Contention {
+        seconds: f64,
+    },
     Timeout,
     /// We got the lock: the lock does not exclude.
     Taken,

@@ -28,7 +28,11 @@ pub(crate) enum Health {
 
 impl Default for Monitor {
     fn default() -> Self {
-        Self { next: None, interval: FIRST_INTERVAL, timeouts: 0 }
+        Self {
+            next: None,
+            interval: FIRST_INTERVAL,
+            timeouts: 0,
+        }
     }
 }
 
@@ -133,14 +137,21 @@ mod tests {
     #[test]
     fn waits_grow_after_a_change_of_health() {
         let mut monitor = Monitor::default();
-        let runs = [(EventOutcome::Ok, false), (EventOutcome::Ok, true), (EventOutcome::Ok, true)];
+        let runs = [
+            (EventOutcome::Ok, false),
+            (EventOutcome::Ok, true),
+            (EventOutcome::Ok, true),
+        ];
         assert_eq!(waits(&mut monitor, &runs), [5, 10, 15]);
     }
 
     #[test]
     fn a_node_that_stays_sick_is_asked_after_2_4_8_15() {
         let mut monitor = Monitor::default();
-        assert_eq!(waits(&mut monitor, &[(FAILED, false); 5]), [2, 4, 8, 15, 15]);
+        assert_eq!(
+            waits(&mut monitor, &[(FAILED, false); 5]),
+            [2, 4, 8, 15, 15]
+        );
     }
 
     #[test]

@@ -19,7 +19,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{
-    Capabilities, ClientId, DbId, Generation, NodeFlags, Packet, Pnn, RecMode, RunState, Srvid, VnnMap,
+    Capabilities, ClientId, DbId, Generation, NodeFlags, Packet, Pnn, RecMode, RunState, Srvid,
+    VnnMap,
 };
 
 use crate::clients::Clients;
@@ -95,8 +96,12 @@ impl Node {
             me.flags = NodeFlags::UNHEALTHY | config.start_flags;
         }
         cluster.statistics.statistics_start_time = Times::to_wire(config.started);
-        let peers =
-            Peers::new(config.nodes.len(), config.version, config.version_pinned, now);
+        let peers = Peers::new(
+            config.nodes.len(),
+            config.version,
+            config.version_pinned,
+            now,
+        );
         let mut node = Self {
             cluster,
             peers,
@@ -137,7 +142,11 @@ impl Node {
             Input::ClientGone(client) => self.client_gone(client, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
-            Input::ClusterLock { attempt, event, took } => {
+            Input::ClusterLock {
+                attempt,
+                event,
+                took,
+            } => {
                 self.cluster_lock(attempt, event, took, now);
             }
             Input::ClusterLockTested { ticket, outcome } => {
@@ -183,12 +192,14 @@ impl Node {
     pub fn on_record(&mut self, job: RecordJob, record: Option<Record>, now: Instant) -> Verdict {
         let clients = &self.clients;
         let exists = |id: ClientId| clients.exists(id);
-        self.migrator.on_record(job, record, &mut self.cluster, &exists, now)
+        self.migrator
+            .on_record(job, record, &mut self.cluster, &exists, now)
     }
 
     /// The record of a job cannot be locked or read.
     pub fn on_record_failed(&mut self, job: RecordJob, reason: &str, now: Instant) {
-        self.migrator.on_record_failed(job, reason, &mut self.cluster, now);
+        self.migrator
+            .on_record_failed(job, reason, &mut self.cluster, now);
         self.settle(now);
     }
 
@@ -200,7 +211,8 @@ impl Node {
 
     /// What the verdict wanted written could not be written.
     pub fn abandon(&mut self, verdict: Verdict, reason: &str, now: Instant) {
-        self.migrator.abandon(verdict, reason, &mut self.cluster, now);
+        self.migrator
+            .abandon(verdict, reason, &mut self.cluster, now);
         self.settle(now);
     }
 
@@ -221,7 +233,9 @@ impl Node {
 
     /// What this node believes of another one, or knows of itself.
     pub fn flags_of(&self, pnn: Pnn) -> NodeFlags {
-        self.cluster.node(pnn).map_or(NodeFlags::DELETED, |node| node.flags)
+        self.cluster
+            .node(pnn)
+            .map_or(NodeFlags::DELETED, |node| node.flags)
     }
 
     /// Whether the recovery mode is ACTIVE.
@@ -259,7 +273,8 @@ impl Node {
                 for asker in self.cluster.controls_lost_with(pnn) {
                     self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
                 }
-                self.traverses.node_gone(pnn, &self.clients, &mut self.cluster);
+                self.traverses
+                    .node_gone(pnn, &self.clients, &mut self.cluster);
                 self.wake_recoverd(now);
             }
         }

@@ -4,9 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use ctdb_conf::Tunable;
-use ctdb_proto::{
-    Body, ClientId, ControlFlags, DbId, Pnn, ReplyControl, ReqControl, ReqId,
-};
+use ctdb_proto::{Body, ClientId, ControlFlags, DbId, Pnn, ReplyControl, ReqControl, ReqId};
 
 use crate::cluster::Cluster;
 use crate::effect::Ticket;
@@ -37,11 +35,14 @@ pub(crate) enum NoAnswer {
 impl NoAnswer {
     /// The answer that a client gets instead (wire.md 3.6).
     pub(crate) const fn reply(self) -> ReplyControl {
-        ReplyControl::error(-1, match self {
-            Self::TimedOut => "ctdb_control timed out",
-            Self::Disconnected => "node is disconnected",
-            Self::NeverSent => "ctdb_control to disconnected node",
-        })
+        ReplyControl::error(
+            -1,
+            match self {
+                Self::TimedOut => "ctdb_control timed out",
+                Self::Disconnected => "node is disconnected",
+                Self::NeverSent => "ctdb_control to disconnected node",
+            },
+        )
     }
 }
 
@@ -93,7 +94,14 @@ impl Cluster {
         if let Some(deadline) = deadline {
             self.outstanding.deadlines.insert((deadline, reqid));
         }
-        self.outstanding.pending.insert(reqid, Pending { asker, to, deadline });
+        self.outstanding.pending.insert(
+            reqid,
+            Pending {
+                asker,
+                to,
+                deadline,
+            },
+        );
         self.send(to, reqid, Body::ReqControl(control));
         Ok(())
     }
@@ -123,7 +131,11 @@ impl Cluster {
     /// Controls whose time is up.
     pub(crate) fn expired_controls(&mut self, now: Instant) -> Vec<Asker> {
         let mut askers = Vec::new();
-        while let Some((_, reqid)) = self.outstanding.deadlines.first().filter(|(at, _)| *at <= now)
+        while let Some((_, reqid)) = self
+            .outstanding
+            .deadlines
+            .first()
+            .filter(|(at, _)| *at <= now)
         {
             askers.extend(self.answered(*reqid));
         }
@@ -135,7 +147,10 @@ impl Cluster {
         let lost = |(reqid, p): (&ReqId, &Pending)| (p.to == pnn).then_some(*reqid);
         let mut reqids: Vec<_> = self.outstanding.pending.iter().filter_map(lost).collect();
         reqids.sort_unstable();
-        reqids.into_iter().filter_map(|reqid| self.answered(reqid)).collect()
+        reqids
+            .into_iter()
+            .filter_map(|reqid| self.answered(reqid))
+            .collect()
     }
 
     /// Forgets the controls of a client that is gone; late answers are dropped.

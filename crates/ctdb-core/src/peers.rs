@@ -80,8 +80,17 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(count: usize, version: SambaVersion, pinned: bool, started: Instant) -> Self {
-        let presented = if pinned { Presented::Pinned(version) } else { Presented::Default(version) };
-        Self { links: vec![Link::default(); count], presented, started, next_tick: None }
+        let presented = if pinned {
+            Presented::Pinned(version)
+        } else {
+            Presented::Default(version)
+        };
+        Self {
+            links: vec![Link::default(); count],
+            presented,
+            started,
+            next_tick: None,
+        }
     }
 
     /// Starts the keepalives; done once the `setup` event has run.
@@ -95,7 +104,9 @@ impl Peers {
     }
 
     pub(crate) fn outgoing_up(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
-        let Some(link) = self.links.get_mut(pnn.index()) else { return PeerChange::None };
+        let Some(link) = self.links.get_mut(pnn.index()) else {
+            return PeerChange::None;
+        };
         link.outgoing = true;
         self.connect_if_both_stand(pnn, cluster)
     }
@@ -108,12 +119,18 @@ impl Peers {
     ) -> Result<(Pnn, PeerChange), Refusal> {
         let is_peer = |pnn: &Pnn| {
             *pnn != cluster.me
-                && cluster.node(*pnn).is_some_and(|n| {
-                    n.addr.ip() == from && !n.flags.contains(NodeFlags::DELETED)
-                })
+                && cluster
+                    .node(*pnn)
+                    .is_some_and(|n| n.addr.ip() == from && !n.flags.contains(NodeFlags::DELETED))
         };
-        let pnn = cluster.pnns().find(is_peer).ok_or(Refusal::UnknownNode(from))?;
-        let link = self.links.get_mut(pnn.index()).ok_or(Refusal::UnknownNode(from))?;
+        let pnn = cluster
+            .pnns()
+            .find(is_peer)
+            .ok_or(Refusal::UnknownNode(from))?;
+        let link = self
+            .links
+            .get_mut(pnn.index())
+            .ok_or(Refusal::UnknownNode(from))?;
         if link.incoming {
             return Err(Refusal::AlreadyConnected(from));
         }
@@ -122,32 +139,50 @@ impl Peers {
     }
 
     fn connect_if_both_stand(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
-        let Some(link) = self.links.get_mut(pnn.index()) else { return PeerChange::None };
-        let Some(node) = cluster.nodes.get_mut(pnn.index()) else { return PeerChange::None };
+        let Some(link) = self.links.get_mut(pnn.index()) else {
+            return PeerChange::None;
+        };
+        let Some(node) = cluster.nodes.get_mut(pnn.index()) else {
+            return PeerChange::None;
+        };
         if !(link.outgoing && link.incoming && node.flags.contains(NodeFlags::DISCONNECTED)) {
             return PeerChange::None;
         }
         node.flags.remove(NodeFlags::DISCONNECTED);
-        *link = Link { outgoing: true, incoming: true, ..Link::default() };
+        *link = Link {
+            outgoing: true,
+            incoming: true,
+            ..Link::default()
+        };
         let (peer, me) = (node.addr, cluster.node(cluster.me).map(|n| n.addr));
         if let Some(me) = me {
-            error!("{me}: connected to {peer} - {} connected", cluster.connected_count());
+            error!(
+                "{me}: connected to {peer} - {} connected",
+                cluster.connected_count()
+            );
         }
         PeerChange::Connected
     }
 
     /// Both links are gone: the shell has closed them, or is about to.
     pub(crate) fn lost(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
-        let Some(link) = self.links.get_mut(pnn.index()) else { return PeerChange::None };
+        let Some(link) = self.links.get_mut(pnn.index()) else {
+            return PeerChange::None;
+        };
         *link = Link::default();
-        let Some(node) = cluster.nodes.get_mut(pnn.index()) else { return PeerChange::None };
+        let Some(node) = cluster.nodes.get_mut(pnn.index()) else {
+            return PeerChange::None;
+        };
         if node.flags.contains(NodeFlags::DISCONNECTED) {
             return PeerChange::None;
         }
         node.flags |= NodeFlags::DISCONNECTED | NodeFlags::UNHEALTHY;
         let (peer, me) = (node.addr, cluster.node(cluster.me).map(|n| n.addr));
         if let Some(me) = me {
-            error!("{me}: node {peer} is dead: {} connected", cluster.connected_count());
+            error!(
+                "{me}: node {peer} is dead: {} connected",
+                cluster.connected_count()
+            );
         }
         PeerChange::Disconnected
     }
@@ -170,7 +205,9 @@ impl Peers {
     ) -> Result<(), MixedVersions> {
         let statistics = &mut cluster.statistics;
         statistics.keepalive_packets_recv = statistics.keepalive_packets_recv.wrapping_add(1);
-        let Some(link) = self.links.get_mut(from.index()) else { return Ok(()) };
+        let Some(link) = self.links.get_mut(from.index()) else {
+            return Ok(());
+        };
         link.version = keepalive.version;
         if cluster.tunables.get(Tunable::AllowMixedVersions) == 1 {
             return Ok(());
@@ -208,7 +245,9 @@ impl Peers {
 
     /// Sends the keepalives that are due, and finds the peers that are silent for too long.
     pub(crate) fn handle_timeout(&mut self, cluster: &mut Cluster, now: Instant) -> Vec<Pnn> {
-        let Some(due) = self.next_tick.filter(|due| *due <= now) else { return Vec::new() };
+        let Some(due) = self.next_tick.filter(|due| *due <= now) else {
+            return Vec::new();
+        };
         self.next_tick = Some(due.max(now - interval(cluster)) + interval(cluster));
         let mut dead = Vec::new();
         let me = cluster.me;
@@ -222,17 +261,25 @@ impl Peers {
 
     /// One peer at a keepalive tick; true if it is dead (cluster.md 3.2).
     fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> bool {
-        let Some(link) = self.links.get_mut(pnn.index()) else { return false };
+        let Some(link) = self.links.get_mut(pnn.index()) else {
+            return false;
+        };
         if !cluster.is_connected(pnn) {
             return false;
         }
-        link.silent = if link.received == 0 { link.silent + 1 } else { 0 };
+        link.silent = if link.received == 0 {
+            link.silent + 1
+        } else {
+            0
+        };
         link.received = 0;
         link.ticks = link.ticks.saturating_add(1);
         let is_dead = link.silent >= cluster.tunables.get(Tunable::KeepaliveLimit).max(1);
         if is_dead {
             warn!("dead count reached for node {pnn}");
-            let reason = PeerLoss::Silent { intervals: link.silent };
+            let reason = PeerLoss::Silent {
+                intervals: link.silent,
+            };
             cluster.effect(Effect::DropPeer { pnn, reason });
         } else if self.may_speak(pnn) {
             self.send_keepalive(pnn, cluster, now);
@@ -241,7 +288,9 @@ impl Peers {
     }
 
     fn may_speak(&self, pnn: Pnn) -> bool {
-        let Some(link) = self.links.get(pnn.index()) else { return false };
+        let Some(link) = self.links.get(pnn.index()) else {
+            return false;
+        };
         !matches!(self.presented, Presented::Default(_))
             || link.version.is_some()
             || link.ticks > TICKS_TO_LISTEN
@@ -267,7 +316,13 @@ impl Presented {
 }
 
 fn interval(cluster: &Cluster) -> Duration {
-    Duration::from_secs(cluster.tunables.get(Tunable::KeepaliveInterval).max(1).into())
+    Duration::from_secs(
+        cluster
+            .tunables
+            .get(Tunable::KeepaliveInterval)
+            .max(1)
+            .into(),
+    )
 }
 
 fn uptime(started: Instant, now: Instant) -> u32 {

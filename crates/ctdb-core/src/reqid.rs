@@ -17,7 +17,10 @@ pub(crate) struct ReqIds {
 
 impl ReqIds {
     pub(crate) fn new() -> Self {
-        Self { last: START, used: HashSet::new() }
+        Self {
+            last: START,
+            used: HashSet::new(),
+        }
     }
 
     /// The lowest free id above the last one given out; after the end of the space, from 0.

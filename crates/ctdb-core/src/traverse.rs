@@ -51,14 +51,17 @@ impl Traverses {
         let targets = targets(start.db_id, cluster);
         let id = cluster.reqids.allocate();
         let limit = cluster.tunables.seconds(Tunable::TraverseTimeout);
-        self.open.insert(id, Traverse {
-            client,
-            client_reqid: start.reqid,
-            srvid: start.srvid,
-            db: start.db_id,
-            missing: targets.iter().copied().collect(),
-            deadline: now + limit,
-        });
+        self.open.insert(
+            id,
+            Traverse {
+                client,
+                client_reqid: start.reqid,
+                srvid: start.srvid,
+                db: start.db_id,
+                missing: targets.iter().copied().collect(),
+                deadline: now + limit,
+            },
+        );
         let all = TraverseAll {
             db_id: start.db_id,
             reqid: id,
@@ -67,7 +70,10 @@ impl Traverses {
             srvid: start.srvid,
         };
         let request = if with_empty {
-            Request::TraverseAllExt(TraverseAllExt { all, with_empty_records: true })
+            Request::TraverseAllExt(TraverseAllExt {
+                all,
+                with_empty_records: true,
+            })
         } else {
             Request::TraverseAll(all)
         };
@@ -86,7 +92,9 @@ impl Traverses {
         cluster: &mut Cluster,
     ) {
         let id = record.reqid;
-        let Some(traverse) = self.open.get_mut(&id) else { return };
+        let Some(traverse) = self.open.get_mut(&id) else {
+            return;
+        };
         if record.is_end() {
             traverse.missing.remove(&from);
             self.end_if_complete(id, clients, cluster);
@@ -109,7 +117,11 @@ impl Traverses {
     pub(crate) fn node_gone(&mut self, pnn: Pnn, clients: &Clients, cluster: &mut Cluster) {
         let ids: Vec<_> = self.open.keys().copied().collect();
         for id in ids {
-            if self.open.get_mut(&id).is_some_and(|t| t.missing.remove(&pnn)) {
+            if self
+                .open
+                .get_mut(&id)
+                .is_some_and(|t| t.missing.remove(&pnn))
+            {
                 self.end_if_complete(id, clients, cluster);
             }
         }
@@ -143,13 +155,21 @@ impl Traverses {
         self.open.values().map(|t| t.deadline).min()
     }
 
-    pub(crate) fn handle_timeout(&mut self, clients: &Clients, cluster: &mut Cluster, now: Instant) {
+    pub(crate) fn handle_timeout(
+        &mut self,
+        clients: &Clients,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) {
         let is_due = |(id, t): (&ReqId, &Traverse)| (t.deadline <= now).then_some(*id);
         let ids: Vec<_> = self.open.iter().filter_map(is_due).collect();
         for id in ids {
             let timeouts = &mut cluster.statistics.timeouts;
             timeouts.traverse = timeouts.traverse.wrapping_add(1);
-            let db = self.open.get(&id).and_then(|t| cluster.databases.get(&t.db));
+            let db = self
+                .open
+                .get(&id)
+                .and_then(|t| cluster.databases.get(&t.db));
             if let Some(db) = db {
                 tracing::error!("Traverse all timeout on database:{}", db.name);
             }
@@ -168,15 +188,25 @@ impl Traverses {
 
 impl Traverse {
     fn deliver(&self, key: Bytes, data: Bytes, clients: &Clients, cluster: &mut Cluster) {
-        let record = RecData { reqid: self.client_reqid, key, data };
-        let message = ReqMessage { srvid: self.srvid, data: encoded(&record) };
+        let record = RecData {
+            reqid: self.client_reqid,
+            key,
+            data,
+        };
+        let message = ReqMessage {
+            srvid: self.srvid,
+            data: encoded(&record),
+        };
         clients.deliver_exactly(&message, cluster);
     }
 
     /// Tells every node to stop sending.
     fn kill(&self, cluster: &mut Cluster) {
-        let kill =
-            TraverseStart { db_id: self.db, reqid: self.client_reqid, srvid: self.srvid };
+        let kill = TraverseStart {
+            db_id: self.db,
+            reqid: self.client_reqid,
+            srvid: self.srvid,
+        };
         let control = Request::TraverseKill(kill).to_control(ControlFlags::NOREPLY);
         for pnn in cluster.broadcast_targets(Dest::Connected) {
             cluster.tell(pnn, control.clone());
@@ -187,7 +217,10 @@ impl Traverse {
 /// Who holds the records: for a volatile database every active node holds its own; every other
 /// kind is whole on any node of the vnn map.
 fn targets(db: DbId, cluster: &Cluster) -> Vec<Pnn> {
-    let volatile = cluster.databases.get(&db).is_some_and(crate::database::Database::is_volatile);
+    let volatile = cluster
+        .databases
+        .get(&db)
+        .is_some_and(crate::database::Database::is_volatile);
     if volatile {
         cluster.broadcast_targets(Dest::Active)
     } else if cluster.vnn_map.map.contains(&cluster.me) {

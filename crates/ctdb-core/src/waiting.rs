@@ -18,35 +18,94 @@ pub(crate) struct Caller {
 pub(crate) enum Waiting {
     /// Databases found at the start are attached, then frozen.
     StartAttach,
-    Attach { callers: Vec<Caller>, db: DbId, name: String, flags: DbFlags },
-    Freeze { db: DbId },
+    Attach {
+        callers: Vec<Caller>,
+        db: DbId,
+        name: String,
+        flags: DbFlags,
+    },
+    Freeze {
+        db: DbId,
+    },
     /// The answer decides the status: 0 or -1, and nothing else happens.
-    Status { caller: Caller },
-    TransactionStart { caller: Caller, db: DbId, transaction: Generation },
-    TransactionCommit { caller: Caller, db: DbId, transaction: Generation },
-    Pull { caller: Caller, db: DbId, srvid: Srvid },
-    PushConfirm { caller: Caller, db: DbId },
+    Status {
+        caller: Caller,
+    },
+    TransactionStart {
+        caller: Caller,
+        db: DbId,
+        transaction: Generation,
+    },
+    TransactionCommit {
+        caller: Caller,
+        db: DbId,
+        transaction: Generation,
+    },
+    Pull {
+        caller: Caller,
+        db: DbId,
+        srvid: Srvid,
+    },
+    PushConfirm {
+        caller: Caller,
+        db: DbId,
+    },
     /// GET_DB_SEQNUM: the answer is a number.
-    Seqnum { caller: Caller },
+    Seqnum {
+        caller: Caller,
+    },
     /// UPDATE_RECORD: the answer is 0 or 1.
-    Update { caller: Caller, started: std::time::Instant },
+    Update {
+        caller: Caller,
+        started: std::time::Instant,
+    },
     /// One node's share of a traverse.
-    Traverse { origin: Pnn, traverse: ReqId, db: DbId, client_reqid: ReqId, srvid: Srvid },
-    EnableSeqnum { caller: Caller, db: DbId },
-    FileSeqnum { db: DbId },
-    BumpSeqnum { db: DbId },
+    Traverse {
+        origin: Pnn,
+        traverse: ReqId,
+        db: DbId,
+        client_reqid: ReqId,
+        srvid: Srvid,
+    },
+    EnableSeqnum {
+        caller: Caller,
+        db: DbId,
+    },
+    FileSeqnum {
+        db: DbId,
+    },
+    BumpSeqnum {
+        db: DbId,
+    },
     /// The result interests nobody; failures are logged.
-    Background { what: &'static str },
-    SetRecmode { caller: Caller },
+    Background {
+        what: &'static str,
+    },
+    SetRecmode {
+        caller: Caller,
+    },
     /// START_RECOVERY: which cluster lock the leader has.
-    LeadersLock { caller: Caller },
+    LeadersLock {
+        caller: Caller,
+    },
     Init,
     Setup,
     Startup,
     Monitor,
-    StartRecovery { caller: Caller },
-    EndRecovery { caller: Caller },
-    StartIpReallocate { caller: Caller },
-    IpReallocated { caller: Caller },
-    Shutdown { code: i32, reason: String },
+    StartRecovery {
+        caller: Caller,
+    },
+    EndRecovery {
+        caller: Caller,
+    },
+    StartIpReallocate {
+        caller: Caller,
+    },
+    IpReallocated {
+        caller: Caller,
+    },
+    Shutdown {
+        code: i32,
+        reason: String,
+    },
 }

@@ -54,14 +54,14 @@ pub use keepalive::{ReqKeepalive, SambaVersion};
 pub use message::{DisableMessage, ElectionMessage, Message, ReqMessage, SrvidMessage};
 pub use packet::{Body, HEADER_LEN, Header, Operation, Packet, Padding, Peek};
 pub use recbuffer::{
-    DB_SEQNUM_KEY, RecBuffer, RecBufferBuilder, RecBufferIter, RecData, RecordRef, hex_for_log,
+    DB_SEQNUM_KEY, RecBuffer, RecBufferBuilder, RecBufferIter, RecData, RecordRef,
 };
 pub use record::RecordHeader;
 pub use statistics::{
     ClientCounters, DbStatistics, HotKey, Latency, LockStatistics, NodeCounters, Statistics,
     StatisticsList, TimeoutCounters, hop_count_bucket,
 };
-pub use text::FixedStr;
+pub use text::{FixedStr, hex_for_log};
 pub use time::TimeVal;
 pub use tunnel::{ReqTunnel, TunnelFlags, TunnelId};
 pub use types::{

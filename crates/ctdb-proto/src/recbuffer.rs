@@ -1,7 +1,5 @@
 //! Batches of records: transactions, recovery, vacuuming and traverses send them.
 
-use std::borrow::Cow;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use crate::wire::{require, take_bytes, to_u32, to_usize};
@@ -303,23 +301,6 @@ fn put_record(out: &mut impl BufMut, reqid: ReqId, key: &[u8], data: &[&[u8]]) {
 /// Key, with its NUL, of the record that holds the sequence number of a database; its data is a
 /// `u64`.
 pub const DB_SEQNUM_KEY: &[u8] = b"__db_sequence_number__\0";
-
-/// A text for logs: `data` in hex, cut after 64 bytes.
-pub fn hex_for_log(data: &[u8]) -> Cow<'static, str> {
-    use std::fmt::Write;
-    const LIMIT: usize = 64;
-    if data.is_empty() {
-        return Cow::Borrowed("");
-    }
-    let mut text = String::with_capacity(2 * data.len().min(LIMIT) + 3);
-    for byte in data.iter().take(LIMIT) {
-        write!(text, "{byte:02x}").expect("a string takes everything");
-    }
-    if data.len() > LIMIT {
-        text.push_str("...");
-    }
-    Cow::Owned(text)
-}
 
 #[cfg(test)]
 mod tests {

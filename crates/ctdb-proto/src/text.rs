@@ -96,6 +96,20 @@ impl<const N: usize> Wire for FixedStr<N> {
     }
 }
 
+/// Keys and data as logs show them: hex, cut after 64 bytes.
+pub fn hex_for_log(data: &[u8]) -> String {
+    use fmt::Write;
+    const LIMIT: usize = 64;
+    let mut text = String::with_capacity(2 * data.len().min(LIMIT) + 3);
+    for byte in data.iter().take(LIMIT) {
+        write!(text, "{byte:02x}").expect("a string takes everything");
+    }
+    if data.len() > LIMIT {
+        text.push_str("...");
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,6 +137,13 @@ mod tests {
         assert_eq!(without, b"c");
         let mut too_long: &[u8] = b"\x04\0\0\0abc";
         assert!(decode_strn(&mut too_long, "name").is_err());
+    }
+
+    #[test]
+    fn long_data_is_cut_in_logs() {
+        assert_eq!(hex_for_log(b"k1"), "6b31");
+        assert_eq!(hex_for_log(&[0; 64]).len(), 128);
+        assert!(hex_for_log(&[0; 65]).ends_with("00..."));
     }
 
     #[test]

@@ -6,9 +6,7 @@ use bytes::Bytes;
 use ctdb_core::migrate::server_store;
 use ctdb_core::persistent::merge_update;
 use ctdb_core::{DbAnswer, DbFailure, DbOp, Record, Write};
-use ctdb_proto::{
-    DB_SEQNUM_KEY, DbFlags, DbId, Pnn, RecBuffer, RecordFlags, ReqId, VnnMap, Wire,
-};
+use ctdb_proto::{DB_SEQNUM_KEY, DbFlags, DbId, Pnn, RecBuffer, RecordFlags, ReqId, VnnMap, Wire};
 
 type Records = BTreeMap<Bytes, Record>;
 type Answers = Vec<Result<DbAnswer, DbFailure>>;
@@ -37,12 +35,16 @@ struct Database {
 impl Disk {
     /// An empty one.
     pub fn new(me: Pnn) -> Self {
-        Self { me, databases: BTreeMap::new() }
+        Self {
+            me,
+            databases: BTreeMap::new(),
+        }
     }
 
     /// The daemon of the node is gone: what is not persistent is lost with it.
     pub fn crash(&mut self) {
-        self.databases.retain(|_, db| db.flags.contains(DbFlags::PERSISTENT));
+        self.databases
+            .retain(|_, db| db.flags.contains(DbFlags::PERSISTENT));
         for db in self.databases.values_mut() {
             (db.attached, db.frozen, db.transaction) = (false, false, None);
         }
@@ -65,13 +67,19 @@ impl Disk {
 
     /// Keys of all records of a database.
     pub fn keys(&self, db: DbId) -> BTreeSet<Bytes> {
-        self.databases.get(&db).map(|db| db.records.keys().cloned().collect()).unwrap_or_default()
+        self.databases
+            .get(&db)
+            .map(|db| db.records.keys().cloned().collect())
+            .unwrap_or_default()
     }
 
     /// What a local client does that finds itself on the dmaster: new data, same header.
     pub fn client_write(&mut self, db: DbId, key: &[u8], data: Bytes) -> bool {
         let me = self.me.get();
-        let record = self.databases.get_mut(&db).and_then(|db| db.records.get_mut(key));
+        let record = self
+            .databases
+            .get_mut(&db)
+            .and_then(|db| db.records.get_mut(key));
         match record {
             Some(record) if record.header.dmaster == me => {
                 record.data = data;
@@ -83,11 +91,15 @@ impl Disk {
 
     /// Carries out what a verdict wants written.
     pub fn write(&mut self, db: DbId, key: &Bytes, write: Write) {
-        let Some(database) = self.databases.get_mut(&db) else { return };
+        let Some(database) = self.databases.get_mut(&db) else {
+            return;
+        };
         match write {
             Write::Nothing => {}
             Write::Store { header, data } => {
-                database.records.insert(key.clone(), Record { header, data });
+                database
+                    .records
+                    .insert(key.clone(), Record { header, data });
             }
             Write::Delete => {
                 database.records.remove(key);
@@ -109,12 +121,13 @@ impl Disk {
             DbOp::ListEmpty { dmaster } => db.list(id, |r| {
                 r.header.dmaster == dmaster.get() && r.data.is_empty()
             }),
-            DbOp::Traverse { only_dmaster, with_empty } => {
-                db.list(id, |r| {
-                    only_dmaster.is_none_or(|pnn| r.header.dmaster == pnn.get())
-                        && (with_empty || !r.data.is_empty())
-                })
-            }
+            DbOp::Traverse {
+                only_dmaster,
+                with_empty,
+            } => db.list(id, |r| {
+                only_dmaster.is_none_or(|pnn| r.header.dmaster == pnn.get())
+                    && (with_empty || !r.data.is_empty())
+            }),
             other => vec![db.simple(me, other)],
         }
     }
@@ -123,8 +136,17 @@ impl Disk {
         let path = format!("/simulated/{name}.{}", self.me);
         let db = self.databases.entry(id).or_default();
         (db.name, db.flags, db.attached) = (name.clone(), flags, true);
-        let open_flags = if flags.contains(DbFlags::PERSISTENT) { 0x400 } else { 0x1c41 };
-        DbAnswer::Attached { name, path, open_flags, health: db.health.clone() }
+        let open_flags = if flags.contains(DbFlags::PERSISTENT) {
+            0x400
+        } else {
+            0x1c41
+        };
+        DbAnswer::Attached {
+            name,
+            path,
+            open_flags,
+            health: db.health.clone(),
+        }
     }
 }
 
@@ -193,7 +215,10 @@ impl Database {
     }
 
     fn seqnum(&mut self) -> u64 {
-        let record = self.visible().get(DB_SEQNUM_KEY).map(|record| record.data.clone());
+        let record = self
+            .visible()
+            .get(DB_SEQNUM_KEY)
+            .map(|record| record.data.clone());
         let bytes: Option<[u8; 8]> = record.and_then(|data| data[..].try_into().ok());
         bytes.map_or(0, u64::from_le_bytes)
     }
@@ -225,7 +250,10 @@ impl Database {
                 buffer.push_record(ReqId(0), key, &record.header, &record.data);
             }
         }
-        vec![Ok(DbAnswer::Batch(buffer.finish().to_bytes())), Ok(DbAnswer::Done)]
+        vec![
+            Ok(DbAnswer::Batch(buffer.finish().to_bytes())),
+            Ok(DbAnswer::Done),
+        ]
     }
 }
 
@@ -234,7 +262,10 @@ fn records_of(buffer: Bytes) -> Result<Vec<(Bytes, Record)>, DbFailure> {
     let buffer = RecBuffer::decode(&mut buffer.clone()).map_err(bad)?;
     let record = |r: ctdb_proto::RecordRef<'_>| {
         let (header, data) = r.split().map_err(bad)?;
-        let record = Record { header, data: Bytes::copy_from_slice(data) };
+        let record = Record {
+            header,
+            data: Bytes::copy_from_slice(data),
+        };
         Ok((Bytes::copy_from_slice(r.key), record))
     };
     buffer.iter().map(record).collect()

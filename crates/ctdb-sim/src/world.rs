@@ -10,9 +10,7 @@ use ctdb_core::{
     ClusterLockEvent, ConfiguredNode, DbOp, Effect, EventOutcome, Input, LockAttempt, LockTest,
     Node, NodeConfig, RecordJob, Ticket,
 };
-use ctdb_proto::{
-    Capabilities, ClientId, DbId, NodeFlags, Packet, Pnn, RunState, SambaVersion,
-};
+use ctdb_proto::{Capabilities, ClientId, DbId, NodeFlags, Packet, Pnn, RunState, SambaVersion};
 
 use crate::disk::Disk;
 
@@ -20,6 +18,8 @@ use crate::disk::Disk;
 const LATENCY: Duration = Duration::from_micros(200);
 /// Between two tries to connect.
 const CONNECT_RETRY: Duration = Duration::from_secs(1);
+/// How far time jumps when no node runs.
+const NOTHING_TO_DO: Duration = Duration::from_millis(100);
 /// What an event script or work on a database takes.
 const WORK: Duration = Duration::from_millis(2);
 
@@ -35,7 +35,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, cluster_lock: false, fast_start: true, tunables: Tunables::default() }
+        Self {
+            nodes: 3,
+            cluster_lock: false,
+            fast_start: true,
+            tunables: Tunables::default(),
+        }
     }
 }
 
@@ -78,10 +83,22 @@ struct Daemon {
 }
 
 enum Happening {
-    Input { to: Pnn, life: u64, input: Input },
+    Input {
+        to: Pnn,
+        life: u64,
+        input: Input,
+    },
     /// A packet on its way from one node to another.
-    Arrival { from: Pnn, to: Pnn, packet: Packet },
-    Connect { from: Pnn, to: Pnn, life: u64 },
+    Arrival {
+        from: Pnn,
+        to: Pnn,
+        packet: Packet,
+    },
+    Connect {
+        from: Pnn,
+        to: Pnn,
+        life: u64,
+    },
 }
 
 impl World {
@@ -89,7 +106,12 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let start = Instant::now();
         let pnns = (0..options.nodes).map_while(Pnn::new);
-        let host = |pnn| Host { pnn, daemon: None, disk: Disk::new(pnn), life: 0 };
+        let host = |pnn| Host {
+            pnn,
+            daemon: None,
+            disk: Disk::new(pnn),
+            life: 0,
+        };
         let mut world = Self {
             hosts: pnns.clone().map(host).collect(),
             options,
@@ -188,7 +210,10 @@ impl World {
     /// What a client has received since the last look.
     pub fn inbox(&mut self, pnn: Pnn, client: ClientId) -> Vec<Packet> {
         let daemon = self.host_mut(pnn).daemon.as_mut();
-        daemon.and_then(|d| d.inbox.get_mut(&client)).map(std::mem::take).unwrap_or_default()
+        daemon
+            .and_then(|d| d.inbox.get_mut(&client))
+            .map(std::mem::take)
+            .unwrap_or_default()
     }
 
     /// An input for a node, now.
@@ -216,7 +241,7 @@ impl World {
                 self.now = self.now.max(at);
                 self.wake(pnn);
             }
-            _ => {}
+            _ => self.now += NOTHING_TO_DO,
         }
     }
 
@@ -240,7 +265,10 @@ impl World {
     /// Whether every running node is RUNNING and healthy, out of recovery, and of the same
     /// generation with exactly the running nodes in its vnn map.
     pub fn is_healthy(&self) -> bool {
-        let running: Vec<_> = self.pnns().filter(|pnn| self.node(*pnn).is_some()).collect();
+        let running: Vec<_> = self
+            .pnns()
+            .filter(|pnn| self.node(*pnn).is_some())
+            .collect();
         let nodes = || running.iter().filter_map(|pnn| self.node(*pnn));
         let generation = nodes().next().map(|node| node.vnn_map().generation);
         nodes().all(|node| {
@@ -250,6 +278,38 @@ impl World {
                 && node.vnn_map().map == running
                 && Some(node.vnn_map().generation) == generation
         })
+    }
+
+    /// What each node believes, and what it decided lately: for the report of a failed run.
+    pub fn report(&self) -> String {
+        use std::fmt::Write as _;
+        let mut text = format!(
+            "at {:?}, cluster lock: {:?}\n",
+            self.elapsed(),
+            self.lock_holder
+        );
+        for pnn in self.pnns() {
+            let Some(node) = self.node(pnn) else {
+                let _ = writeln!(text, "node {pnn}: down");
+                continue;
+            };
+            let flags: Vec<_> = self.pnns().map(|p| node.flags_of(p).bits()).collect();
+            let _ = writeln!(
+                text,
+                "node {pnn}: {}, flags of all {flags:x?}, in recovery: {}, {:?}",
+                node.run_state(),
+                node.is_in_recovery(),
+                node.vnn_map(),
+            );
+            for decision in node
+                .history()
+                .into_iter()
+                .flat_map(|h| h.decisions().rev().take(12))
+            {
+                let _ = writeln!(text, "    {:?}: {decision}", decision.at - self.start);
+            }
+        }
+        text
     }
 
     /// Steps done so far: what a run has cost.
@@ -266,14 +326,20 @@ impl World {
     }
 
     fn config(&mut self, pnn: Pnn) -> NodeConfig {
-        let nodes = self.pnns().map(|pnn| ConfiguredNode { addr: addr(pnn), deleted: false });
+        let nodes = self.pnns().map(|pnn| ConfiguredNode {
+            addr: addr(pnn),
+            deleted: false,
+        });
         NodeConfig {
             pnn,
             nodes: nodes.collect(),
             tunables: self.options.tunables,
             capabilities: Capabilities::DEFAULT,
             start_flags: NodeFlags::empty(),
-            cluster_lock: self.options.cluster_lock.then(|| "/simulated/lock".to_owned()),
+            cluster_lock: self
+                .options
+                .cluster_lock
+                .then(|| "/simulated/lock".to_owned()),
             leader_timeout: Duration::from_secs(5),
             failover_disabled: false,
             version: SambaVersion::new(4, 24),
@@ -289,7 +355,8 @@ impl World {
 
     fn plan(&mut self, after: Duration, happening: Happening) {
         self.serial += 1;
-        self.agenda.insert((self.now + after, self.serial), happening);
+        self.agenda
+            .insert((self.now + after, self.serial), happening);
     }
 
     fn plan_input(&mut self, to: Pnn, after: Duration, input: Input) {
@@ -325,9 +392,11 @@ impl World {
         let now = self.now;
         let reachable = !self.cut.contains(&pair(from, to)) && is_open(self.host(to));
         let taken = reachable
-            && self.host_mut(to).daemon.as_mut().is_some_and(|daemon| {
-                daemon.node.accept_peer(addr(from).ip(), now).is_ok()
-            });
+            && self
+                .host_mut(to)
+                .daemon
+                .as_mut()
+                .is_some_and(|daemon| daemon.node.accept_peer(addr(from).ip(), now).is_ok());
         if taken {
             self.links.insert((from, to));
             self.carry_out(to);
@@ -347,16 +416,25 @@ impl World {
         for (this, other) in [(a, b), (b, a)] {
             if this != other && self.node(this).is_some() {
                 let reason = reason.to_owned();
-                self.plan_input(this, LATENCY, Input::LinkLost { pnn: other, reason });
+                self.tell(this, Input::LinkLost { pnn: other, reason });
                 let life = self.host(this).life;
-                self.plan(LATENCY * 2, Happening::Connect { from: this, to: other, life });
+                self.plan(
+                    LATENCY * 2,
+                    Happening::Connect {
+                        from: this,
+                        to: other,
+                        life,
+                    },
+                );
             }
         }
     }
 
     fn next_to_wake(&self) -> Option<(Instant, Pnn)> {
         let wake = |host: &Host| {
-            host.daemon.as_ref().map(|d| (d.node.poll_timeout(self.now), host.pnn))
+            host.daemon
+                .as_ref()
+                .map(|d| (d.node.poll_timeout(self.now), host.pnn))
         };
         self.hosts.iter().filter_map(wake).min()
     }
@@ -370,8 +448,11 @@ impl World {
     }
 
     fn carry_out(&mut self, pnn: Pnn) {
-        while let Some(effect) =
-            self.host_mut(pnn).daemon.as_mut().and_then(|d| d.node.poll_effect())
+        while let Some(effect) = self
+            .host_mut(pnn)
+            .daemon
+            .as_mut()
+            .and_then(|d| d.node.poll_effect())
         {
             self.do_one(pnn, effect);
         }
@@ -429,7 +510,14 @@ impl World {
         }
         let life = self.host(pnn).life;
         for other in self.pnns().filter(|other| *other != pnn) {
-            self.plan(LATENCY, Happening::Connect { from: pnn, to: other, life });
+            self.plan(
+                LATENCY,
+                Happening::Connect {
+                    from: pnn,
+                    to: other,
+                    life,
+                },
+            );
         }
     }
 
@@ -438,7 +526,11 @@ impl World {
             return;
         }
         let jitter = LATENCY.mul_f64(self.random.f64());
-        let earliest = self.last_arrival.get(&(from, to)).copied().unwrap_or(self.now);
+        let earliest = self
+            .last_arrival
+            .get(&(from, to))
+            .copied()
+            .unwrap_or(self.now);
         let at = (self.now + LATENCY + jitter).max(earliest);
         self.last_arrival.insert((from, to), at);
         self.plan(at - self.now, Happening::Arrival { from, to, packet });
@@ -447,7 +539,9 @@ impl World {
     fn record(&mut self, pnn: Pnn, job: RecordJob) {
         let now = self.now;
         let host = self.host_mut(pnn);
-        let Some(daemon) = &mut host.daemon else { return };
+        let Some(daemon) = &mut host.daemon else {
+            return;
+        };
         if host.disk.is_frozen(job.db) {
             return daemon.held.push(job);
         }
@@ -480,7 +574,15 @@ impl World {
             }
         };
         let took = WORK;
-        self.plan_input(pnn, WORK, Input::ClusterLock { attempt, event, took });
+        self.plan_input(
+            pnn,
+            WORK,
+            Input::ClusterLock {
+                attempt,
+                event,
+                took,
+            },
+        );
     }
 }
 

@@ -1,122 +1,39 @@
 //! A simulated cluster does what a cluster is for: it comes up, serves records, survives.
 
-use std::time::Duration;
+mod support;
 
-use bytes::Bytes;
 use ctdb_proto::control::Request;
-use ctdb_proto::{
-    Body, CallFlags, CallId, ClientId, ControlFlags, CURRENT_NODE, DbId, Generation, Header, Packet,
-    Pnn, RecBuffer, RecordFlags, RecordHeader, ReplyControl, ReqCall, ReqId, Rsn,
-};
-use ctdb_sim::{Options, World};
-
-const SECOND: Duration = Duration::from_secs(1);
-
-fn pnn(raw: u32) -> Pnn {
-    Pnn::new(raw).unwrap()
-}
-
-fn healthy_world(seed: u64, options: Options) -> World {
-    let mut world = World::new(seed, options);
-    assert!(world.run_until(SECOND * 10, |w| w.is_healthy()), "seed {seed}: not healthy in 10 s");
-    world
-}
-
-/// A local process that asks one thing at a time.
-struct Client {
-    pnn: Pnn,
-    id: ClientId,
-    last: u32,
-}
-
-impl Client {
-    fn connect(world: &mut World, pnn: Pnn) -> Self {
-        let id = world.connect_client(pnn, 4711).expect("the node runs");
-        Self { pnn, id, last: 0 }
-    }
-
-    fn send(&mut self, world: &mut World, body: Body) -> ReqId {
-        self.last += 1;
-        let reqid = ReqId(self.last);
-        let header = Header { generation: Generation(0), dest: CURRENT_NODE, src: 0, reqid };
-        world.client_sends(self.pnn, self.id, Packet { header, body });
-        reqid
-    }
-
-    fn ask(&mut self, world: &mut World, body: Body, limit: Duration) -> Option<Body> {
-        let reqid = self.send(world, body);
-        let (pnn, id) = (self.pnn, self.id);
-        let mut answer = None;
-        let end = world.elapsed() + limit;
-        while answer.is_none() && world.elapsed() < end {
-            answer = world.inbox(pnn, id).into_iter().find(|p| p.header.reqid == reqid);
-            if answer.is_none() {
-                world.step();
-            }
-        }
-        answer.map(|packet| packet.body)
-    }
-
-    fn control(&mut self, world: &mut World, request: &Request) -> ReplyControl {
-        let body = Body::ReqControl(request.to_control(ControlFlags::empty()));
-        match self.ask(world, body, SECOND * 30) {
-            Some(Body::ReplyControl(reply)) => reply,
-            other => panic!("no reply to {request:?} but {other:?}"),
-        }
-    }
-
-    fn attach(&mut self, world: &mut World, name: &str) -> DbId {
-        let reply = self.control(world, &Request::DbAttach(name.to_owned()));
-        assert_eq!(reply.status, 0, "attach of {name}");
-        DbId::of_name(name)
-    }
-
-    /// Makes this node the dmaster of a record, as `smbd` does before it writes.
-    fn migrate(&mut self, world: &mut World, db: DbId, key: &[u8]) {
-        let call = Body::ReqCall(ReqCall {
-            flags: CallFlags::IMMEDIATE_MIGRATION,
-            db_id: db,
-            call_id: CallId::NULL,
-            hopcount: 0,
-            key: Bytes::copy_from_slice(key),
-            data: Bytes::new(),
-        });
-        let answer = self.ask(world, call, SECOND * 30);
-        assert!(matches!(answer, Some(Body::ReplyCall(_))), "{answer:?}");
-    }
-
-    /// Fetches a record for writing and adds one to the number in it.
-    fn increment(&mut self, world: &mut World, db: DbId, key: &[u8]) -> u64 {
-        for _ in 0..100 {
-            let me = self.pnn.get();
-            let record = world.disk(self.pnn).record(db, key).cloned();
-            match record.filter(|r| r.header.dmaster == me) {
-                Some(record) if !world.disk(self.pnn).is_frozen(db) => {
-                    let old = record.data[..].try_into().map_or(0, u64::from_le_bytes);
-                    let new = Bytes::copy_from_slice(&(old + 1).to_le_bytes());
-                    assert!(world.disk(self.pnn).client_write(db, key, new));
-                    return old + 1;
-                }
-                _ => self.migrate(world, db, key),
-            }
-        }
-        panic!("the record never came");
-    }
-}
+use ctdb_proto::{DbId, RecBuffer, RecordFlags, RecordHeader, ReqId, Rsn};
+use ctdb_sim::Options;
+use support::{Client, SECOND, healthy_world, pnn};
 
 #[test]
 fn three_nodes_are_healthy_within_five_seconds() {
     for seed in 0..20 {
         let world = healthy_world(seed, Options::default());
-        assert!(world.elapsed() < SECOND * 5, "seed {seed}: {:?}", world.elapsed());
+        assert!(
+            world.elapsed() < SECOND * 5,
+            "seed {seed}: {:?}",
+            world.elapsed()
+        );
     }
 }
 
 #[test]
 fn a_cluster_lock_chooses_the_leader() {
     for seed in 0..20 {
-        let world = healthy_world(seed, Options { cluster_lock: true, ..Options::default() });
-        assert!(world.elapsed() < SECOND * 8, "seed {seed}: {:?}", world.elapsed());
+        let world = healthy_world(
+            seed,
+            Options {
+                cluster_lock: true,
+                ..Options::default()
+            },
+        );
+        assert!(
+            world.elapsed() < SECOND * 8,
+            "seed {seed}: {:?}",
+            world.elapsed()
+        );
     }
 }
 
@@ -124,8 +41,10 @@ fn a_cluster_lock_chooses_the_leader() {
 fn a_record_follows_those_who_write_it() {
     for seed in 0..10 {
         let mut world = healthy_world(seed, Options::default());
-        let mut clients: Vec<_> =
-            world.pnns().map(|pnn| Client::connect(&mut world, pnn)).collect();
+        let mut clients: Vec<_> = world
+            .pnns()
+            .map(|pnn| Client::connect(&mut world, pnn))
+            .collect();
         let db = clients[0].attach(&mut world, "test.tdb");
         for client in &mut clients {
             client.attach(&mut world, "test.tdb");
@@ -142,20 +61,29 @@ fn the_cluster_goes_on_without_any_one_node() {
     for victim in 0..3 {
         let mut world = healthy_world(7, Options::default());
         let rest: Vec<_> = world.pnns().filter(|p| *p != pnn(victim)).collect();
-        let mut clients: Vec<_> = rest.iter().map(|p| Client::connect(&mut world, *p)).collect();
+        let mut clients: Vec<_> = rest
+            .iter()
+            .map(|p| Client::connect(&mut world, *p))
+            .collect();
         let db = clients[0].attach(&mut world, "test.tdb");
         clients[1].attach(&mut world, "test.tdb");
         let before = clients[0].increment(&mut world, db, b"counter");
 
         let killed_at = world.elapsed();
         world.kill(pnn(victim));
-        assert!(world.run_until(SECOND * 10, |w| w.is_healthy()), "without node {victim}");
+        assert!(
+            world.run_until(SECOND * 10, |w| w.is_healthy()),
+            "without node {victim}"
+        );
         let took = world.elapsed() - killed_at;
         assert!(took < SECOND * 2, "{took:?} without node {victim}");
 
         assert_eq!(clients[1].increment(&mut world, db, b"counter"), before + 1);
         world.start(pnn(victim));
-        assert!(world.run_until(SECOND * 10, |w| w.is_healthy()), "with node {victim} again");
+        assert!(
+            world.run_until(SECOND * 10, |w| w.is_healthy()),
+            "with node {victim} again"
+        );
         assert_eq!(clients[0].increment(&mut world, db, b"counter"), before + 2);
     }
 }
@@ -176,16 +104,25 @@ fn a_commit_is_on_all_nodes_and_survives_them() {
     let reply = client.control(&mut world, &Request::Trans3Commit(records.finish()));
     assert_eq!(reply.status, 0);
     for node in 0..3 {
-        let record = world.disk(pnn(node)).record(db, b"key").expect("written everywhere");
+        let record = world
+            .disk(pnn(node))
+            .record(db, b"key")
+            .expect("written everywhere");
         assert_eq!(&record.data[..], b"value");
     }
     for node in 0..3 {
         world.kill(pnn(node));
         world.start(pnn(node));
-        assert!(world.run_until(SECOND * 20, |w| w.is_healthy()), "after restart of {node}");
+        assert!(
+            world.run_until(SECOND * 20, |w| w.is_healthy()),
+            "after restart of {node}"
+        );
     }
     for node in 0..3 {
-        let record = world.disk(pnn(node)).record(db, b"key").expect("still everywhere");
+        let record = world
+            .disk(pnn(node))
+            .record(db, b"key")
+            .expect("still everywhere");
         assert_eq!(&record.data[..], b"value");
     }
 }
@@ -207,9 +144,16 @@ fn counters_lose_nothing_while_nodes_are_restarted() {
             }
             world.kill(victim);
             expected += 1;
-            assert_eq!(client.increment(&mut world, db, b"counter"), expected, "seed {seed}");
+            assert_eq!(
+                client.increment(&mut world, db, b"counter"),
+                expected,
+                "seed {seed}"
+            );
             world.start(victim);
-            assert!(world.run_until(SECOND * 20, |w| w.is_healthy()), "seed {seed}");
+            assert!(
+                world.run_until(SECOND * 20, |w| w.is_healthy()),
+                "seed {seed}"
+            );
         }
     }
 }

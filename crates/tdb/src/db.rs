@@ -1,6 +1,6 @@
 //! An open database: its locks as a caller sees them, and its settings.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
@@ -31,8 +31,6 @@ pub struct Db {
     pub(crate) read_only: bool,
     /// Read traverses that are running: no writes meanwhile.
     pub(crate) read_traverses: Cell<u32>,
-    /// Offsets of the records that running traverses stand on.
-    pub(crate) positions: RefCell<Vec<u32>>,
     pub(crate) transaction: Cell<Option<Transaction>>,
     pub(crate) opened: Opened,
 }
@@ -186,8 +184,8 @@ impl Db {
         self.locks.unlock(LockByte::chain(self.chain_of(key)))
     }
 
-    /// Locks the whole database for writing. Waits for everybody who is in a chain. This handle
-    /// must not hold a chain lock, nor be in a traverse.
+    /// Locks the whole database for writing. Waits for everybody who is in a chain or stands on a
+    /// record. This handle must not hold a chain lock.
     pub fn lockall(&self) -> Result<AllLock<'_>> {
         self.lock_all_for(Rw::Write, Wait::Block)
     }
@@ -278,9 +276,7 @@ impl Db {
         if rw == Rw::Write {
             self.check_writable()?;
         }
-        if !self.positions.borrow().is_empty() {
-            return Err(Error::Lock("a traverse is running"));
-        }
+
         loop {
             let taken = self.locks.lock_all(rw, wait, false)?;
             let lock = AllLock {

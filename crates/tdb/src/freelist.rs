@@ -72,7 +72,7 @@ impl Db {
             if record.magic == Magic::DEAD
                 && record.rec_len >= wanted
                 && best.is_none_or(|best| record.rec_len < best.record.rec_len)
-                && self.record_is_unused(item.offset)?
+                && self.locks.record_is_unused(item.offset)?
             {
                 best = Some(item);
             }
@@ -115,20 +115,12 @@ impl Db {
             if freelist.is_none() {
                 freelist = Some(self.lock_freelist(Wait::Block)?);
             }
-            if self.record_is_unused(item.offset)? {
+            if self.locks.record_is_unused(item.offset)? {
                 walk.unlink(&item)?;
                 self.free(item.offset, item.record)?;
             }
         }
         Ok(())
-    }
-
-    /// Whether no traverse stands on the record, neither one of this handle nor another's.
-    fn record_is_unused(&self, offset: u32) -> Result<bool> {
-        if self.positions.borrow().contains(&offset) {
-            return Ok(false);
-        }
-        self.locks.record_is_unused(offset)
     }
 
     /// Puts a record into the free list, or joins it to a free left neighbour. The free list is

@@ -191,11 +191,6 @@ impl Image {
         Walk::new(self, chain_head(bucket))
     }
 
-    /// Walks on behind the record at `offset`.
-    pub(crate) fn walk_on(&self, offset: u32) -> Result<Walk<'_>> {
-        Walk::new(self, offset)
-    }
-
     /// Walks the free list. The caller looks at the magics.
     pub(crate) fn freelist(&self) -> Result<Walk<'_>> {
         Walk::new(self, FREELIST_HEAD)
@@ -277,7 +272,7 @@ impl<'i> Walk<'i> {
 
 /// Brent's loop detection: remembers one place, moved on at growing intervals.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LoopGuard {
+struct LoopGuard {
     anchor: u32,
     steps: u32,
     interval: u32,
@@ -285,7 +280,7 @@ pub(crate) struct LoopGuard {
 
 impl LoopGuard {
     /// Notes a step to `offset`. True, in a loop, after at most three times round it.
-    pub(crate) fn passed_before(&mut self, offset: u32) -> bool {
+    fn passed_before(&mut self, offset: u32) -> bool {
         if offset == self.anchor {
             return true;
         }

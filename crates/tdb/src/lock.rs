@@ -13,7 +13,7 @@
 //! |       164 | the free list                                                                |
 //! | 168 + 4 b | hash chain `b`                                                               |
 //! |  168 to ∞ | allrecord: all chains and all records                                        |
-//! |   offsets | a record, so that nobody frees it while a traverse stands on it              |
+//! |   offsets | a record that a traverse of the C library stands on: must not be freed       |
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -283,14 +283,9 @@ impl Locks {
         if !all.real {
             return Ok(());
         }
-        match &self.mutexes {
-            Some(mutexes) => {
-                mutexes.unlock_all()?;
-                self.unlock_range(self.records());
-            }
-            None => self.unlock_range(Range::DATA),
-        }
-        Ok(())
+        let released = self.release_chains();
+        self.unlock_range(self.records());
+        released
     }
 
     /// Makes an upgradable allrecord lock a real write lock: waits until all readers have left.
@@ -316,22 +311,7 @@ impl Locks {
         Ok(())
     }
 
-    /// Keeps the record at `offset` from being freed by others. Waits for nobody for long: those
-    /// who want to free it only probe.
-    pub(crate) fn lock_record(&self, offset: u32) -> Result<()> {
-        match self.all.get() {
-            Some(_) => Ok(()),
-            None => self.lock_range(Range::byte(offset), Rw::Read, Wait::Block),
-        }
-    }
-
-    pub(crate) fn unlock_record(&self, offset: u32) {
-        if self.all.get().is_none() {
-            self.unlock_range(Range::byte(offset));
-        }
-    }
-
-    /// Whether no other handle's traverse stands on the record at `offset`.
+    /// Whether no traverse of the C library stands on the record at `offset`.
     pub(crate) fn record_is_unused(&self, offset: u32) -> Result<bool> {
         if let Some(all) = self.all.get() {
             return Ok(all.rw == Rw::Write);
@@ -377,18 +357,38 @@ impl Locks {
         }
     }
 
+    /// Takes the chains, then the records. A traverse of the C library waits for a chain while it
+    /// has a record locked: so nobody here may wait for the records while he holds the chains.
     fn acquire_all(&self, rw: Rw, wait: Wait) -> Result<()> {
-        if let Some(mutexes) = &self.mutexes {
-            mutexes.lock_all(rw, wait)?;
-            return self.lock_range(self.records(), rw, wait).inspect_err(|_| {
-                // The error that is reported is the first one.
-                let _ = mutexes.unlock_all();
-            });
+        loop {
+            self.acquire_chains(rw, wait)?;
+            match self.lock_range(self.records(), rw, Wait::Try) {
+                Ok(()) => return Ok(()),
+                Err(error) => {
+                    self.release_chains()?;
+                    if wait == Wait::Try || !matches!(error, Error::WouldBlock) {
+                        return Err(error);
+                    }
+                }
+            }
+            self.lock_range(self.records(), rw, Wait::Block)?;
+            self.unlock_range(self.records());
         }
-        let chains = self.chains();
-        self.lock_gradually(chains, rw, wait)?;
-        self.lock_range(self.records(), rw, wait)
-            .inspect_err(|_| self.unlock_range(chains))
+    }
+
+    fn acquire_chains(&self, rw: Rw, wait: Wait) -> Result<()> {
+        match &self.mutexes {
+            Some(mutexes) => mutexes.lock_all(rw, wait),
+            None => self.lock_gradually(self.chains(), rw, wait),
+        }
+    }
+
+    fn release_chains(&self) -> Result<()> {
+        if let Some(mutexes) = &self.mutexes {
+            return mutexes.unlock_all();
+        }
+        self.unlock_range(self.chains());
+        Ok(())
     }
 
     fn acquire(&self, byte: LockByte, rw: Rw, wait: Wait, holds_chain: bool) -> Result<()> {

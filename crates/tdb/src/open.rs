@@ -4,7 +4,7 @@
 //! `CLEAR_IF_FIRST` the first one empties it; in a database with mutexes he makes them anew, since
 //! nobody can have one locked.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -296,7 +296,6 @@ impl OpenOptions {
             max_dead: Cell::new(max_dead),
             read_only: self.read_only,
             read_traverses: Cell::new(0),
-            positions: RefCell::default(),
             transaction: Cell::new(None),
             opened,
         })

@@ -152,7 +152,7 @@ impl Db {
         if let Some(transaction) = self.transaction.get() {
             return self.nest(transaction);
         }
-        if self.locks.holds_records() || !self.positions.borrow().is_empty() {
+        if self.locks.holds_records() {
             return Err(Error::Lock("other locks are held"));
         }
         // Under a mark nobody else gets at the records, and waiting for a transaction that waits

@@ -1,18 +1,21 @@
-//! Going through all records while others change them (`tdb.md` 4.4 and 7.5).
+//! Going through all records while others change them (`tdb.md` 7.5).
 //!
-//! A traverse never holds a chain while its callback runs. It holds a lock on the record it stands
-//! on instead: whoever deletes that record leaves it linked, as a dead one, so that the way on is
-//! not lost.
+//! A traverse locks one chain, copies its live records, unlocks it and shows them. So every record
+//! that is there all the time is shown exactly once, whatever happens to others, and nothing is
+//! locked while a callback runs.
+//!
+//! The C library locks each record it stands on instead (`tdb.md` 4.4). Waiting for the next chain
+//! with such a lock, it can wait for one who has locked all chains and waits for the records. The
+//! kernel notices that between classic locks; between others nobody would.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
 
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::image::{Item, LoopGuard, Walk};
+use crate::image::{Item, Walk};
 use crate::layout::{Magic, RECORD_SIZE, Record, chain_head};
 use crate::lock::{Rw, Wait};
-use crate::store::data_offset;
 
 /// What a callback gets: key and data. It answers whether to go on.
 pub type Visit<'v> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'v;
@@ -21,7 +24,7 @@ impl Db {
     /// Shows every record to `visit`, which may store and delete. Returns how many were shown.
     ///
     /// A record that is there all the time is shown once; those that come, go or move meanwhile
-    /// may or may not be. No transaction runs meanwhile.
+    /// may or may not be. No transaction of others runs meanwhile.
     pub fn traverse(&self, visit: &mut Visit<'_>) -> Result<u64> {
         if self.check_writable().is_err() {
             return self.traverse_read(visit);
@@ -33,13 +36,13 @@ impl Db {
             Some(_) if self.locks.all_is_marked() => None,
             Some(_) => Some(self.lock_transaction(Wait::Try)?),
         };
-        self.traverse_chains(Rw::Write, visit)
+        self.traverse_chains(visit)
     }
 
     /// Like [`Db::traverse`], but this handle cannot write while it runs.
     pub fn traverse_read(&self, visit: &mut Visit<'_>) -> Result<u64> {
         let _reading = Reading::start(&self.read_traverses);
-        self.traverse_chains(Rw::Read, visit)
+        self.traverse_chains(visit)
     }
 
     /// Number of live records.
@@ -51,23 +54,26 @@ impl Db {
             }
             let _chain = self.lock_chain(chain, Rw::Read, Wait::Block)?;
             let mut walk = self.image.chain(chain)?;
-            while let Some(item) = walk.step_chain()? {
-                count += u64::from(item.record.magic == Magic::USED);
+            while next_live(&mut walk)?.is_some() {
+                count += 1;
             }
         }
         Ok(count)
     }
 
-    /// Shows the records of one chain, which stays locked for reading meanwhile: the piece of a
-    /// traverse that can be interrupted, see [`Db::hash_size`]. Returns how many were shown.
+    /// Shows the records of one chain: a traverse in pieces, see [`Db::hash_size`]. Nothing is
+    /// locked while `visit` runs, which may store and delete. Returns how many were shown.
     pub fn traverse_chain(&self, chain: u32, visit: &mut Visit<'_>) -> Result<u64> {
-        self.traverse_one(chain, Wait::Block, visit)
+        let mut copy = Copy::default();
+        self.copy_chain(chain, Wait::Block, &mut copy)?;
+        Ok(copy.show(visit).0)
     }
 
     /// Like [`Db::traverse_chain`]; `None` if somebody else writes to the chain.
     pub fn try_traverse_chain(&self, chain: u32, visit: &mut Visit<'_>) -> Result<Option<u64>> {
-        match self.traverse_one(chain, Wait::Try, visit) {
-            Ok(count) => Ok(Some(count)),
+        let mut copy = Copy::default();
+        match self.copy_chain(chain, Wait::Try, &mut copy) {
+            Ok(()) => Ok(Some(copy.show(visit).0)),
             Err(Error::WouldBlock) => Ok(None),
             Err(error) => Err(error),
         }
@@ -75,63 +81,74 @@ impl Db {
 
     /// Whether a chain has no records, dead ones included. Looked up without a lock.
     pub fn chain_is_empty(&self, chain: u32) -> Result<bool> {
-        self.check_chain(chain)?;
+        if chain >= self.hash_size {
+            return Err(Error::Invalid("no such hash chain"));
+        }
         Ok(self.image.word(chain_head(chain))? == 0)
     }
 
-    fn check_chain(&self, chain: u32) -> Result<()> {
-        if chain < self.hash_size {
-            Ok(())
-        } else {
-            Err(Error::Invalid("no such hash chain"))
-        }
-    }
-
-    fn traverse_one(&self, chain: u32, wait: Wait, visit: &mut Visit<'_>) -> Result<u64> {
-        if self.chain_is_empty(chain)? {
-            return Ok(0);
-        }
-        let _chain = self.lock_chain(chain, Rw::Read, wait)?;
-        let (mut content, mut count) = (Vec::new(), 0);
-        let mut walk = self.image.chain(chain)?;
-        while let Some(item) = next_live(&mut walk)? {
-            let (key, data) = self.content(&item, &mut content)?;
-            count += 1;
-            if visit(key, data).is_break() {
+    fn traverse_chains(&self, visit: &mut Visit<'_>) -> Result<u64> {
+        let (mut copy, mut count) = (Copy::default(), 0);
+        for chain in 0..self.hash_size {
+            self.copy_chain(chain, Wait::Block, &mut copy)?;
+            let (shown, flow) = copy.show(visit);
+            count += shown;
+            if flow.is_break() {
                 break;
             }
         }
         Ok(count)
     }
 
-    fn traverse_chains(&self, rw: Rw, visit: &mut Visit<'_>) -> Result<u64> {
-        let (mut content, mut count) = (Vec::new(), 0);
-        for chain in 0..self.hash_size {
-            if self.chain_is_empty(chain)? {
-                continue;
-            }
-            let mut cursor = Cursor::new(self, chain, rw);
-            while let Some(item) = cursor.advance(&mut content)? {
-                count += 1;
-                let (key, data) = content.split_at(item.record.key_len as usize);
-                if visit(key, data).is_break() {
-                    return Ok(count);
-                }
-            }
+    /// Copies the live records of a chain.
+    fn copy_chain(&self, chain: u32, wait: Wait, copy: &mut Copy) -> Result<()> {
+        copy.clear();
+        if self.chain_is_empty(chain)? {
+            return Ok(());
         }
-        Ok(count)
+        let _chain = self.lock_chain(chain, Rw::Read, wait)?;
+        let mut walk = self.image.chain(chain)?;
+        while let Some(item) = next_live(&mut walk)? {
+            let Record {
+                key_len, data_len, ..
+            } = item.record;
+            let content = item.offset + RECORD_SIZE;
+            self.image
+                .append_to(content, key_len + data_len, &mut copy.bytes)?;
+            copy.records.push((key_len as usize, data_len as usize));
+        }
+        Ok(())
+    }
+}
+
+/// Records of one chain.
+#[derive(Default)]
+struct Copy {
+    /// Key and data of each record, one behind the other.
+    bytes: Vec<u8>,
+    /// Lengths of key and data.
+    records: Vec<(usize, usize)>,
+}
+
+impl Copy {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.records.clear();
     }
 
-    /// Reads key and data of a record whose chain is held.
-    fn content<'c>(&self, item: &Item, content: &'c mut Vec<u8>) -> Result<(&'c [u8], &'c [u8])> {
-        let Record {
-            key_len, data_len, ..
-        } = item.record;
-        content.clear();
-        self.image
-            .append_to(item.offset + RECORD_SIZE, key_len + data_len, content)?;
-        debug_assert_eq!(data_offset(item), item.offset + RECORD_SIZE + key_len);
-        Ok(content.split_at(key_len as usize))
+    /// Shows the records until `visit` breaks off. Returns how many were shown.
+    fn show(&self, visit: &mut Visit<'_>) -> (u64, ControlFlow<()>) {
+        let (mut rest, mut count) = (&self.bytes[..], 0);
+        for &(key_len, data_len) in &self.records {
+            let (key, tail) = rest.split_at(key_len);
+            let (data, tail) = tail.split_at(data_len);
+            rest = tail;
+            count += 1;
+            if visit(key, data).is_break() {
+                return (count, ControlFlow::Break(()));
+            }
+        }
+        (count, ControlFlow::Continue(()))
     }
 }
 
@@ -148,80 +165,6 @@ impl<'db> Reading<'db> {
 impl Drop for Reading<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// A place in a chain that a traverse stands on, kept from being freed.
-struct Cursor<'db> {
-    db: &'db Db,
-    chain: u32,
-    rw: Rw,
-    at: Option<u32>,
-    loops: LoopGuard,
-}
-
-impl<'db> Cursor<'db> {
-    fn new(db: &'db Db, chain: u32, rw: Rw) -> Self {
-        Self {
-            db,
-            chain,
-            rw,
-            at: None,
-            loops: LoopGuard::default(),
-        }
-    }
-
-    /// Goes to the next live record and reads its content.
-    fn advance(&mut self, content: &mut Vec<u8>) -> Result<Option<Item>> {
-        let db = self.db;
-        let _chain = db.lock_chain(self.chain, self.rw, Wait::Block)?;
-        let mut walk = match self.at {
-            Some(at) if self.is_in_chain(at)? => db.image.walk_on(at)?,
-            _ => db.image.chain(self.chain)?,
-        };
-        let next = next_live(&mut walk);
-        self.leave();
-        let Some(item) = next? else {
-            return Ok(None);
-        };
-        if self.loops.passed_before(item.offset) {
-            // A real loop, or a place that was freed and used again in this chain meanwhile.
-            let mut walk = db.image.chain(self.chain)?;
-            while walk.step_chain()?.is_some() {}
-        }
-        db.locks.lock_record(item.offset)?;
-        db.positions.borrow_mut().push(item.offset);
-        self.at = Some(item.offset);
-        db.content(&item, content)?;
-        Ok(Some(item))
-    }
-
-    /// The C library may reuse a dead record in spite of the lock on it (`tdb.md` 3.3). If it is
-    /// in another chain now, the traverse starts its own chain again.
-    fn is_in_chain(&self, at: u32) -> Result<bool> {
-        let record = self.db.image.record(at)?;
-        let chained = record.magic == Magic::USED || record.magic == Magic::DEAD;
-        Ok(chained && self.db.bucket(record.full_hash) == self.chain)
-    }
-
-    /// Leaves the record, unless another traverse of this handle stands on it too.
-    fn leave(&mut self) {
-        let Some(at) = self.at.take() else {
-            return;
-        };
-        let mut positions = self.db.positions.borrow_mut();
-        if let Some(index) = positions.iter().position(|&position| position == at) {
-            positions.swap_remove(index);
-        }
-        if !positions.contains(&at) {
-            self.db.locks.unlock_record(at);
-        }
-    }
-}
-
-impl Drop for Cursor<'_> {
-    fn drop(&mut self) {
-        self.leave();
     }
 }
 

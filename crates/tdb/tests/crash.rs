@@ -175,7 +175,7 @@ fn is_interesting(diary: &[Event], position: usize) -> bool {
     let turns = around
         .iter()
         .any(|event| !matches!(event, Event::Write(..)));
-    turns || position % 16 == 0
+    turns || position.is_multiple_of(16)
 }
 
 /// Opens what survived, and fails unless it is before or after the commit, and sound for good.

@@ -59,9 +59,20 @@ pub(super) fn client_call(
     }
     let asked_at = view.now;
     if draft.is_mine() {
-        let id = if read_only { copy_call_id(call.call.call_id) } else { call.call.call_id };
+        let id = if read_only {
+            copy_call_id(call.call.call_id)
+        } else {
+            call.call.call_id
+        };
         let data = local_call(&mut draft, id).unwrap_or_default();
-        view.verdict(draft, Then::Answer { call, data, asked_at })
+        view.verdict(
+            draft,
+            Then::Answer {
+                call,
+                data,
+                asked_at,
+            },
+        )
     } else {
         let dmaster = draft.header.dmaster().filter(|pnn| view.is_member(*pnn));
         let to = dmaster.unwrap_or(draft.lmaster);
@@ -82,7 +93,9 @@ pub(super) fn peer_call(view: View<'_>, mut call: PeerCall, record: Option<Recor
         Route::Serve => {}
         Route::Forward(to) => return redirect(view, draft, call, to),
         Route::Lost => {
-            return view.leave(Then::ForceRecovery("a record names a dmaster that is no node"));
+            return view.leave(Then::ForceRecovery(
+                "a record names a dmaster that is no node",
+            ));
         }
     }
     match readonly::gate(view, &mut draft, read_only) {
@@ -117,7 +130,11 @@ fn wants_copy(call: &ReqCall, view: View<'_>) -> bool {
 /// A client that takes a read-only copy is answered header and data; but one that called FETCH
 /// knows nothing of headers.
 fn copy_call_id(asked: CallId) -> CallId {
-    if asked == CallId::FETCH { CallId::FETCH } else { CallId::FETCH_WITH_HEADER }
+    if asked == CallId::FETCH {
+        CallId::FETCH
+    } else {
+        CallId::FETCH_WITH_HEADER
+    }
 }
 
 /// Carries out a call on a record of this node (3.4) and stores it, which raises its rsn: whoever
@@ -144,24 +161,42 @@ fn answer_myself(view: View<'_>, mut draft: Draft, call: &PeerCall) -> Verdict {
         None => (-1, Bytes::new()),
     };
     let body = Body::ReplyCall(ReplyCall { status, data });
-    view.verdict(draft, Then::Send { to: call.requester, reqid: call.header.reqid, body })
+    view.verdict(
+        draft,
+        Then::Send {
+            to: call.requester,
+            reqid: call.header.reqid,
+            body,
+        },
+    )
 }
 
 /// Sends a call on to the node that should know more (3.7).
 fn redirect(view: View<'_>, draft: Draft, call: PeerCall, to: Pnn) -> Verdict {
     if !view.is_member(to) {
-        return view.leave(Then::ForceRecovery("a record names a dmaster that is no node"));
+        return view.leave(Then::ForceRecovery(
+            "a record names a dmaster that is no node",
+        ));
     }
-    let PeerCall { mut header, mut call, .. } = call;
+    let PeerCall {
+        mut header,
+        mut call,
+        ..
+    } = call;
     call.hopcount = call.hopcount.wrapping_add(1);
     if call.hopcount % 100 > 95 {
         warn_of_hops(view, &draft, &call, header.src, to);
     }
     if call.hopcount == HOP_LIMIT {
-        return view.leave(Then::ForceRecovery("a call is chasing its record without end"));
+        return view.leave(Then::ForceRecovery(
+            "a call is chasing its record without end",
+        ));
     }
     header.dest = to.get();
-    let packet = Packet { header, body: Body::ReqCall(call) };
+    let packet = Packet {
+        header,
+        body: Body::ReqCall(call),
+    };
     // Whoever is not dmaster has nothing to store: an absent record is created by its lmaster
     // only, which then is the dmaster.
     view.leave(Then::Forward { to, packet })
@@ -213,7 +248,14 @@ pub(super) fn grant(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) -> 
     };
     draft.header.dmaster = to.get();
     draft.store();
-    view.verdict(draft, Then::Send { to, reqid, body: Body::ReplyDmaster(reply) })
+    view.verdict(
+        draft,
+        Then::Send {
+            to,
+            reqid,
+            body: Body::ReplyDmaster(reply),
+        },
+    )
 }
 
 #[cfg(test)]

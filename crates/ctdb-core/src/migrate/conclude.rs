@@ -23,7 +23,13 @@ const AFTER_REVOKE: Duration = Duration::from_secs(1);
 impl Migrator {
     /// What the verdict wanted written is in the file, and the lock is released.
     pub(crate) fn conclude(&mut self, verdict: Verdict, cluster: &mut Cluster, now: Instant) {
-        let Verdict { db, key, notes, then, .. } = verdict;
+        let Verdict {
+            db,
+            key,
+            notes,
+            then,
+            ..
+        } = verdict;
         self.take_note(db, &key, notes, cluster, now);
         match then {
             Then::Drop => {}
@@ -37,7 +43,11 @@ impl Migrator {
                 self.begin_revoke(db, &key, work, &header, &data, cluster, now);
             }
             Then::Ask { call, to, asked_at } => self.ask(&call, to, asked_at, cluster, now),
-            Then::Answer { call, data, asked_at } => {
+            Then::Answer {
+                call,
+                data,
+                asked_at,
+            } => {
                 let reply = Body::ReplyCall(ReplyCall { status: 0, data });
                 cluster.send_client(call.client, call.reqid, reply);
                 cluster.call_answered(now.saturating_duration_since(asked_at));
@@ -74,8 +84,15 @@ impl Migrator {
         match then {
             Then::Ask { call, .. }
             | Then::Answer { call, .. }
-            | Then::Revoke { work: Work::ClientCall(call), .. } => {
-                let job = super::RecordJob { db, key, work: Work::ClientCall(call) };
+            | Then::Revoke {
+                work: Work::ClientCall(call),
+                ..
+            } => {
+                let job = super::RecordJob {
+                    db,
+                    key,
+                    work: Work::ClientCall(call),
+                };
                 self.state(db).held.push_back(job);
             }
             Then::Copied { reqid, reply } => {
@@ -126,8 +143,12 @@ impl Migrator {
         cluster: &Cluster,
         now: Instant,
     ) {
-        let Some(database) = cluster.databases.get(&db) else { return };
-        if hops < cluster.tunables.get(Tunable::HopcountMakeSticky) || !has(database, DbFlags::STICKY) {
+        let Some(database) = cluster.databases.get(&db) else {
+            return;
+        };
+        if hops < cluster.tunables.get(Tunable::HopcountMakeSticky)
+            || !has(database, DbFlags::STICKY)
+        {
             return;
         }
         let time = cluster.tunables.seconds(Tunable::StickyDuration);
@@ -149,9 +170,17 @@ impl Migrator {
     ) {
         let db = call.call.db_id;
         let read_only = call.call.flags.contains(CallFlags::WANT_READONLY)
-            && cluster.databases.get(&db).is_some_and(|d| has(d, DbFlags::READONLY));
+            && cluster
+                .databases
+                .get(&db)
+                .is_some_and(|d| has(d, DbFlags::READONLY));
         let (sent, origin) = pending::as_sent(call, read_only);
-        let pending = PendingCall { db, call: sent, origin, asked_at };
+        let pending = PendingCall {
+            db,
+            call: sent,
+            origin,
+            asked_at,
+        };
         let reqid = self.pending.ask(pending, to, cluster);
         if cluster.tunables.get(Tunable::FetchCollapse) == 1 {
             self.state(db).fetches.begin(&call.call.key, reqid, now);
@@ -185,7 +214,10 @@ impl Migrator {
         cluster: &mut Cluster,
         now: Instant,
     ) {
-        let wanted = self.pending.get(reqid).filter(|p| p.db == db && p.call.key == *key);
+        let wanted = self
+            .pending
+            .get(reqid)
+            .filter(|p| p.db == db && p.call.key == *key);
         let origin = wanted.map(|p| p.origin);
         let for_client = matches!(origin, Some(Origin::Client { .. }));
         self.pin_down(db, key, for_client, cluster, now);
@@ -193,9 +225,16 @@ impl Migrator {
             debug!(?from, "Invalid reqid {reqid} in ctdb_become_dmaster");
             return;
         }
-        let Some(database) = cluster.databases.get(&db) else { return };
+        let Some(database) = cluster.databases.get(&db) else {
+            return;
+        };
         self.state(db).hot_keys.count(&database.name, key, now);
-        self.complete(reqid, Outcome::Reply(ReplyCall { status: 0, data }), cluster, now);
+        self.complete(
+            reqid,
+            Outcome::Reply(ReplyCall { status: 0, data }),
+            cluster,
+            now,
+        );
     }
 
     /// Keeps a record here for a moment: longer if it is sticky (5.1), and only a little for the
@@ -208,12 +247,22 @@ impl Migrator {
         cluster: &Cluster,
         now: Instant,
     ) {
-        let Some(database) = cluster.databases.get(&db) else { return };
-        let hold = if for_client { self.grant_hold } else { Duration::ZERO };
+        let Some(database) = cluster.databases.get(&db) else {
+            return;
+        };
+        let hold = if for_client {
+            self.grant_hold
+        } else {
+            Duration::ZERO
+        };
         let pins = &mut self.state(db).pins;
         if has(database, DbFlags::STICKY) && pins.is_sticky(key, now) {
             let time = cluster.tunables.milliseconds(Tunable::StickyPindown);
-            debug!("Pinning down record in {} for {} ms", database.name, time.as_millis());
+            debug!(
+                "Pinning down record in {} for {} ms",
+                database.name,
+                time.as_millis()
+            );
             pins.pin(key, time, now);
         } else {
             pins.pin(key, hold, now);
@@ -242,13 +291,7 @@ impl Migrator {
     }
 
     /// The call `owner` has ended: the client calls behind it are looked at again.
-    pub(super) fn end_fetch(
-        &mut self,
-        db: DbId,
-        key: &Bytes,
-        owner: ReqId,
-        cluster: &mut Cluster,
-    ) {
+    pub(super) fn end_fetch(&mut self, db: DbId, key: &Bytes, owner: ReqId, cluster: &mut Cluster) {
         for call in self.state(db).fetches.end(key, owner) {
             self.submit(db, key.clone(), Work::ClientCall(call), cluster);
         }
@@ -277,7 +320,10 @@ impl Migrator {
         let mut records = RecBuffer::builder(db);
         records.push_record(ReqId(0), key, &super::readonly::revoked_copy(header), data);
         let data = records.finish().to_bytes();
-        let mut revoke = Revoke { waiting: vec![work], ..Revoke::default() };
+        let mut revoke = Revoke {
+            waiting: vec![work],
+            ..Revoke::default()
+        };
         for pnn in holders {
             let control = request(Opcode::UPDATE_RECORD, data.clone());
             let ticket = cluster.ticket();
@@ -285,7 +331,8 @@ impl Migrator {
             match cluster.ask(Asker::Records(ticket), pnn, control, limit, now) {
                 Ok(()) => {
                     revoke.unanswered += 1;
-                    self.controls.insert(ticket, Asked::Revoke { db, key: kept(key) });
+                    self.controls
+                        .insert(ticket, Asked::Revoke { db, key: kept(key) });
                 }
                 Err(_) => revoke.failed = true,
             }
@@ -309,9 +356,13 @@ impl Migrator {
     }
 
     fn finish_revoke_if_answered(&mut self, db: DbId, key: &Bytes, cluster: &mut Cluster) {
-        let Some(revoke) = self.state(db).readonly.revoke_mut(key) else { return };
+        let Some(revoke) = self.state(db).readonly.revoke_mut(key) else {
+            return;
+        };
         if revoke.unanswered == 0 {
-            let work = Work::FinishRevoke { all: !revoke.failed };
+            let work = Work::FinishRevoke {
+                all: !revoke.failed,
+            };
             self.submit(db, key.clone(), work, cluster);
         }
     }
@@ -327,7 +378,9 @@ impl Migrator {
         cluster: &mut Cluster,
         now: Instant,
     ) {
-        let Some(revoke) = self.state(db).readonly.end_revoke(key) else { return };
+        let Some(revoke) = self.state(db).readonly.end_revoke(key) else {
+            return;
+        };
         for work in revoke.waiting {
             if ready && !can_do_with_copy(&work) {
                 self.submit(db, key.clone(), work, cluster);
@@ -350,7 +403,9 @@ impl Migrator {
     ) {
         match work {
             Work::ClientCall(call) => refuse_client(&call, text, cluster),
-            Work::PeerCall(PeerCall { requester, header, .. }) => {
+            Work::PeerCall(PeerCall {
+                requester, header, ..
+            }) => {
                 let error = Body::ReplyError(ReplyError::new(-1, FETCH_FAILED));
                 cluster.send(requester, header.reqid, error);
             }

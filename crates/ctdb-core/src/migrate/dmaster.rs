@@ -28,7 +28,9 @@ pub(super) fn req_dmaster(
             header.generation,
             view.cluster.vnn_map.generation
         );
-        return view.leave(Then::ForceRecovery("dmaster request to a node that is not lmaster"));
+        return view.leave(Then::ForceRecovery(
+            "dmaster request to a node that is not lmaster",
+        ));
     }
     let mut draft = view.fetch(record);
     if draft.header.dmaster() != source {
@@ -42,7 +44,9 @@ pub(super) fn req_dmaster(
         return view.leave(Then::ForceRecovery("ctdb_req_dmaster from non-master"));
     }
     if !view.is_member(request.dmaster) {
-        return view.leave(Then::ForceRecovery("dmaster request for a node that does not exist"));
+        return view.leave(Then::ForceRecovery(
+            "dmaster request for a node that does not exist",
+        ));
     }
     if draft.header.rsn > request.rsn {
         tracing::warn!(local = %draft.header.rsn, packet = %request.rsn,
@@ -61,16 +65,16 @@ pub(super) fn req_dmaster(
 /// The record comes to this node (3.10), whoever sends it: its generation is right.
 pub(super) fn reply_dmaster(view: View<'_>, header: Header, reply: ReplyDmaster) -> Verdict {
     let arriving = RecordHeader::new(reply.rsn, view.me(), reply.record_flags.unwrap_or_default());
-    become_dmaster(view, view.arrived(arriving, reply.data), header.src(), header.reqid)
+    become_dmaster(
+        view,
+        view.arrived(arriving, reply.data),
+        header.src(),
+        header.reqid,
+    )
 }
 
 /// The record is ours from here on, whether anybody still wants it or not.
-fn become_dmaster(
-    view: View<'_>,
-    mut draft: Draft,
-    from: Option<Pnn>,
-    reqid: ReqId,
-) -> Verdict {
+fn become_dmaster(view: View<'_>, mut draft: Draft, from: Option<Pnn>, reqid: ReqId) -> Verdict {
     draft.header.dmaster = view.me().get();
     let pending = view.pending(reqid);
     if pending.is_some_and(|p| p.is_for_vacuuming()) {

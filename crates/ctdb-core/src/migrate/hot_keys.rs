@@ -42,7 +42,13 @@ impl HotKeys {
         let count = match self.counters.get_mut(key) {
             Some(counter) => counter.increment(now),
             None => {
-                self.counters.insert(super::kept(key), Counter { since: now, count: 1 });
+                self.counters.insert(
+                    super::kept(key),
+                    Counter {
+                        since: now,
+                        count: 1,
+                    },
+                );
                 1
             }
         };
@@ -78,7 +84,11 @@ impl HotKeys {
                 self.top.remove(0);
             }
             tracing::info!("Added hot key database={db_name} key={key:X} count={count}");
-            self.top.push(HotKey { key: super::kept(key), count, last_logged: count });
+            self.top.push(HotKey {
+                key: super::kept(key),
+                count,
+                last_logged: count,
+            });
         }
         self.top.sort_by_key(|hot| hot.count);
     }
@@ -98,7 +108,10 @@ impl Counter {
 
     fn increment(&mut self, now: Instant) -> u32 {
         if self.is_over(now) {
-            *self = Self { since: now, count: 0 };
+            *self = Self {
+                since: now,
+                count: 0,
+            };
         }
         self.count += 1;
         self.count
@@ -114,7 +127,10 @@ mod tests {
     }
 
     fn counts(keys: &HotKeys) -> Vec<(Bytes, u32)> {
-        keys.top().iter().map(|hot| (hot.key.clone(), hot.count)).collect()
+        keys.top()
+            .iter()
+            .map(|hot| (hot.key.clone(), hot.count))
+            .collect()
     }
 
     #[test]
@@ -131,7 +147,11 @@ mod tests {
         assert_eq!(counts(&keys), expected);
 
         keys.count("db", &key(77), now);
-        assert_eq!(counts(&keys), expected, "a count of 1 does not beat a count of 1");
+        assert_eq!(
+            counts(&keys),
+            expected,
+            "a count of 1 does not beat a count of 1"
+        );
         keys.count("db", &key(77), now);
         assert_eq!(counts(&keys)[0], (key(77), 2));
         assert_eq!(keys.top().len(), HOT_KEYS);
@@ -146,7 +166,11 @@ mod tests {
             keys.count("db", &key(1), now + Duration::from_millis(ms));
         }
         keys.count("db", &key(1), now + Duration::from_millis(1000));
-        assert_eq!(counts(&keys), [(key(1), 3)], "the list keeps the best second");
+        assert_eq!(
+            counts(&keys),
+            [(key(1), 3)],
+            "the list keeps the best second"
+        );
         assert_eq!(keys.counters[&key(1)].count, 1);
     }
 

@@ -79,7 +79,10 @@ pub(crate) enum Work {
     /// All read-only copies were taken back, or some could not be (4.4 step 3).
     FinishRevoke { all: bool },
     /// UPDATE_RECORD of a volatile database: another node takes its read-only copy back (7.3).
-    Update { batch: u64, record: crate::input::Record },
+    Update {
+        batch: u64,
+        record: crate::input::Record,
+    },
     /// Part of vacuuming (8).
     Vacuum(VacuumWork),
 }
@@ -136,17 +139,33 @@ pub(crate) enum Then {
     /// The read-only copies of the record are being taken back.
     WaitForRevoke(Work),
     /// Take the read-only copies back, then look again. The record as it is stored now.
-    Revoke { work: Work, header: RecordHeader, data: Bytes },
+    Revoke {
+        work: Work,
+        header: RecordHeader,
+        data: Bytes,
+    },
     /// Ask the node that should have the record.
-    Ask { call: ClientCall, to: Pnn, asked_at: Instant },
+    Ask {
+        call: ClientCall,
+        to: Pnn,
+        asked_at: Instant,
+    },
     /// Answer the client.
-    Answer { call: ClientCall, data: Bytes, asked_at: Instant },
+    Answer {
+        call: ClientCall,
+        data: Bytes,
+        asked_at: Instant,
+    },
     /// Send a packet in the generation of the database.
     Send { to: Pnn, reqid: ReqId, body: Body },
     /// Send a packet of another node on.
     Forward { to: Pnn, packet: Packet },
     /// The record is ours now: end the call that asked for it.
-    Arrived { from: Option<Pnn>, reqid: ReqId, data: Bytes },
+    Arrived {
+        from: Option<Pnn>,
+        reqid: ReqId,
+        data: Bytes,
+    },
     /// The read-only copy is in place: end the call that asked for it.
     Copied { reqid: ReqId, reply: ReplyCall },
     /// The revoke of the key is over. `ready`: all copies are gone.
@@ -156,7 +175,10 @@ pub(crate) enum Then {
     /// Something cannot be right: let a recovery repair it.
     ForceRecovery(&'static str),
     /// Part of vacuuming.
-    Vacuum { work: VacuumWork, outcome: VacuumOutcome },
+    Vacuum {
+        work: VacuumWork,
+        outcome: VacuumOutcome,
+    },
 }
 
 /// What the node remembers once the write is done.

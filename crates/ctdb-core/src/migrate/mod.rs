@@ -57,10 +57,10 @@ use pin::Pins;
 use readonly::ReadOnly;
 
 pub(crate) use job::{ClientCall, Notes, PeerCall, Then, Work};
-pub(crate) use pending::{Origin, PendingCall};
-pub(crate) use view::View;
 pub use job::{RecordJob, Verdict, Write};
+pub(crate) use pending::{Origin, PendingCall};
 pub use store::{Stored, server_store};
+pub(crate) use view::View;
 
 const FETCH_FAILED: &str = "ltdb fetch failed in ctdb_request_call";
 
@@ -103,7 +103,10 @@ pub(crate) enum Asked {
 
 impl Migrator {
     pub(crate) fn new() -> Self {
-        Self { grant_hold: pin::GRANT_HOLD, ..Self::default() }
+        Self {
+            grant_hold: pin::GRANT_HOLD,
+            ..Self::default()
+        }
     }
 
     /// A call of a local client (data-plane.md 3.3). It is always answered, even if with an error.
@@ -117,7 +120,11 @@ impl Migrator {
     ) {
         cluster.call_began();
         let (db, key) = (call.db_id, call.key.clone());
-        let mut call = ClientCall { client, reqid, call };
+        let mut call = ClientCall {
+            client,
+            reqid,
+            call,
+        };
         if let Some(text) = not_callable(db, cluster) {
             return refuse_client(&call, &text, cluster);
         }
@@ -162,7 +169,11 @@ impl Migrator {
             return cluster.send(requester, header.reqid, error);
         }
         let (db, key) = (call.db_id, call.key.clone());
-        let call = PeerCall { requester, header, call };
+        let call = PeerCall {
+            requester,
+            header,
+            call,
+        };
         if requester != cluster.me && self.state(db).pins.holds(&key, now) {
             return self.wait_for_pin(call, cluster);
         }
@@ -212,8 +223,17 @@ impl Migrator {
         let RecordJob { db, key, work } = job;
         let known = cluster.databases.get(&db).zip(self.databases.get(&db));
         let Some((database, state)) = known else {
-            let then = Then::Refuse { work, reason: "the database was detached" };
-            return Verdict { write: Write::Nothing, db, key, notes: Notes::default(), then };
+            let then = Then::Refuse {
+                work,
+                reason: "the database was detached",
+            };
+            return Verdict {
+                write: Write::Nothing,
+                db,
+                key,
+                notes: Notes::default(),
+                then,
+            };
         };
         let view = View {
             cluster,
@@ -227,7 +247,10 @@ impl Migrator {
         if database.is_frozen() {
             return view.leave(Then::AfterThaw(work));
         }
-        if work.generation().is_some_and(|generation| generation != database.generation) {
+        if work
+            .generation()
+            .is_some_and(|generation| generation != database.generation)
+        {
             debug!("Discarding previous generation lockwait packet");
             return view.leave(Then::Drop);
         }
@@ -271,7 +294,9 @@ impl Migrator {
     /// The database can be used again, perhaps in a new generation: calls that were on their way
     /// may be lost, so all are sent again (3.13).
     pub(crate) fn thawed(&mut self, db: DbId, cluster: &mut Cluster, now: Instant) {
-        let Some(database) = cluster.databases.get(&db) else { return };
+        let Some(database) = cluster.databases.get(&db) else {
+            return;
+        };
         let (name, generation) = (database.name.clone(), database.generation);
         let reqids = self.pending.select(|p| p.db == db);
         let count = reqids.len();
@@ -289,7 +314,9 @@ impl Migrator {
     }
 
     fn resend(&mut self, reqid: ReqId, cluster: &mut Cluster, now: Instant) {
-        let Some(pending) = self.pending.remove(reqid, cluster) else { return };
+        let Some(pending) = self.pending.remove(reqid, cluster) else {
+            return;
+        };
         if let Origin::Vacuum { run } = pending.origin {
             return self.vacuum_fetched(run, now);
         }
@@ -301,7 +328,9 @@ impl Migrator {
     /// The client is gone: nobody waits for its calls, and others go on without them.
     pub(crate) fn client_gone(&mut self, client: ClientId, cluster: &mut Cluster, _now: Instant) {
         for reqid in self.pending.select(|p| p.is_of(client)) {
-            let Some(pending) = self.pending.remove(reqid, cluster) else { continue };
+            let Some(pending) = self.pending.remove(reqid, cluster) else {
+                continue;
+            };
             cluster.call_forgotten();
             self.end_fetch(pending.db, &pending.call.key, reqid, cluster);
         }
@@ -310,7 +339,9 @@ impl Migrator {
     /// The database is gone: whoever wants one of its records is told so.
     pub(crate) fn database_detached(&mut self, db: DbId, cluster: &mut Cluster, now: Instant) {
         self.stop_vacuuming(db);
-        let Some(mut state) = self.databases.remove(&db) else { return };
+        let Some(mut state) = self.databases.remove(&db) else {
+            return;
+        };
         let text = unknown_database(db);
         for reqid in self.pending.select(|p| p.db == db) {
             let error = Outcome::Error(ReplyError::new(-1, &text));
@@ -363,12 +394,22 @@ impl Migrator {
         let mut ready = Vec::new();
         for state in self.databases.values_mut() {
             ready.extend(state.pins.ended(now).into_iter().map(Work::PeerCall));
-            ready.extend(state.fetches.timed_out(now).into_iter().map(Work::ClientCall));
+            ready.extend(
+                state
+                    .fetches
+                    .timed_out(now)
+                    .into_iter()
+                    .map(Work::ClientCall),
+            );
         }
         for work in ready {
             self.resubmit(work, cluster);
         }
-        while let Some(next) = self.delayed.first_entry().filter(|next| next.key().0 <= now) {
+        while let Some(next) = self
+            .delayed
+            .first_entry()
+            .filter(|next| next.key().0 <= now)
+        {
             let RecordJob { db, key, work } = next.remove();
             self.submit(db, key, work, cluster);
         }
@@ -382,14 +423,20 @@ impl Migrator {
             .flat_map(|s| [s.pins.poll_timeout(), s.fetches.poll_timeout()])
             .flatten();
         let delayed = self.delayed.first_key_value().map(|((at, _), _)| *at);
-        of_databases.chain(delayed).chain(self.vacuum_poll_timeout()).min()
+        of_databases
+            .chain(delayed)
+            .chain(self.vacuum_poll_timeout())
+            .min()
     }
 
     /// Asks the shell for the record, unless the database is frozen or about to be: the job would
     /// only stand in line for the lock of the freeze.
     pub(crate) fn submit(&mut self, db: DbId, key: Bytes, work: Work, cluster: &mut Cluster) {
         let job = RecordJob { db, key, work };
-        let open = cluster.databases.get(&db).is_none_or(|d| d.freeze == Freeze::None);
+        let open = cluster
+            .databases
+            .get(&db)
+            .is_none_or(|d| d.freeze == Freeze::None);
         let state = self.databases.entry(db).or_default();
         if open {
             cluster.effect(Effect::Record(job));
@@ -412,12 +459,7 @@ impl Migrator {
     }
 
     /// Sends a call that vacuuming wants, without letting client calls wait for it.
-    pub(crate) fn ask_for_vacuuming(
-        &mut self,
-        call: PendingCall,
-        to: Pnn,
-        cluster: &mut Cluster,
-    ) {
+    pub(crate) fn ask_for_vacuuming(&mut self, call: PendingCall, to: Pnn, cluster: &mut Cluster) {
         self.pending.ask(call, to, cluster);
     }
 
@@ -430,8 +472,16 @@ impl Migrator {
 
     /// The records of a database that came here most often (GET_DB_STATISTICS).
     pub(crate) fn hot_keys(&self, db: DbId) -> Vec<HotKey> {
-        let top = self.databases.get(&db).map_or(&[][..], |state| state.hot_keys.top());
-        top.iter().map(|hot| HotKey { count: hot.count, key: hot.key.clone() }).collect()
+        let top = self
+            .databases
+            .get(&db)
+            .map_or(&[][..], |state| state.hot_keys.top());
+        top.iter()
+            .map(|hot| HotKey {
+                count: hot.count,
+                key: hot.key.clone(),
+            })
+            .collect()
     }
 
     /// STATISTICS_RESET.
@@ -454,7 +504,8 @@ impl Migrator {
 
     fn submit_later(&mut self, at: Instant, db: DbId, key: Bytes, work: Work) {
         self.serial += 1;
-        self.delayed.insert((at, self.serial), RecordJob { db, key, work });
+        self.delayed
+            .insert((at, self.serial), RecordJob { db, key, work });
     }
 }
 
@@ -467,7 +518,13 @@ pub(crate) fn kept(key: &Bytes) -> Bytes {
 /// A control of the daemon itself.
 pub(crate) fn request(opcode: Opcode, data: Bytes) -> ReqControl {
     let (srvid, client_id, flags) = (Srvid(0), ClientId::NONE, ControlFlags::empty());
-    ReqControl { opcode, srvid, client_id, flags, data }
+    ReqControl {
+        opcode,
+        srvid,
+        client_id,
+        flags,
+        data,
+    }
 }
 
 fn unknown_database(db: DbId) -> String {
@@ -479,9 +536,10 @@ fn unknown_database(db: DbId) -> String {
 fn not_callable(db: DbId, cluster: &Cluster) -> Option<String> {
     match cluster.databases.get(&db) {
         None => Some(unknown_database(db)),
-        Some(database) if !database.is_volatile() => {
-            Some(format!("records of database {} do not migrate", database.name))
-        }
+        Some(database) if !database.is_volatile() => Some(format!(
+            "records of database {} do not migrate",
+            database.name
+        )),
         Some(_) => None,
     }
 }

@@ -51,9 +51,15 @@ impl PendingCall {
     /// The reply as the client expects it.
     fn reply(&self, reply: ReplyCall) -> ReplyCall {
         match self.origin {
-            Origin::Client { without_header: true, .. } if reply.status == 0 => {
+            Origin::Client {
+                without_header: true,
+                ..
+            } if reply.status == 0 => {
                 let body = reply.data.get(RecordHeader::LEN..).unwrap_or_default();
-                ReplyCall { status: 0, data: reply.data.slice_ref(body) }
+                ReplyCall {
+                    status: 0,
+                    data: reply.data.slice_ref(body),
+                }
             }
             _ => reply,
         }
@@ -69,7 +75,14 @@ pub(super) fn as_sent(call: &ClientCall, read_only: bool) -> (ReqCall, Origin) {
         sent.call_id = CallId::FETCH_WITH_HEADER;
     }
     let without_header = read_only && call.call.call_id == CallId::FETCH;
-    (sent, Origin::Client { client: call.client, reqid: call.reqid, without_header })
+    (
+        sent,
+        Origin::Client {
+            client: call.client,
+            reqid: call.reqid,
+            without_header,
+        },
+    )
 }
 
 /// How a call ended.
@@ -95,7 +108,12 @@ impl PendingCalls {
         let reqid = cluster.reqids.allocate();
         let body = Body::ReqCall(pending.call.clone());
         let generation = cluster.databases.get(&pending.db).map(|db| db.generation);
-        cluster.send_in(generation.unwrap_or(cluster.vnn_map.generation), to, reqid, body);
+        cluster.send_in(
+            generation.unwrap_or(cluster.vnn_map.generation),
+            to,
+            reqid,
+            body,
+        );
         self.by_reqid.insert(reqid, pending);
         reqid
     }
@@ -109,8 +127,12 @@ impl PendingCalls {
 
     /// The reqids of the calls that `wanted` names, in order.
     pub(super) fn select(&self, wanted: impl Fn(&PendingCall) -> bool) -> Vec<ReqId> {
-        let mut reqids: Vec<ReqId> =
-            self.by_reqid.iter().filter(|(_, p)| wanted(p)).map(|(reqid, _)| *reqid).collect();
+        let mut reqids: Vec<ReqId> = self
+            .by_reqid
+            .iter()
+            .filter(|(_, p)| wanted(p))
+            .map(|(reqid, _)| *reqid)
+            .collect();
         reqids.sort_unstable();
         reqids
     }
@@ -118,7 +140,9 @@ impl PendingCalls {
 
 /// Tells the client how its call ended.
 pub(super) fn answer(pending: &PendingCall, outcome: Outcome, cluster: &mut Cluster, now: Instant) {
-    let Origin::Client { client, reqid, .. } = pending.origin else { return };
+    let Origin::Client { client, reqid, .. } = pending.origin else {
+        return;
+    };
     let body = match outcome {
         Outcome::Reply(reply) => Body::ReplyCall(pending.reply(reply)),
         Outcome::Error(error) => {
@@ -152,13 +176,22 @@ impl Fetches {
 
     /// From now on calls for this key wait for `owner`.
     pub(super) fn begin(&mut self, key: &Bytes, owner: ReqId, now: Instant) {
-        self.by_key.insert(key.clone(), Fetch { owner, since: now, waiting: Vec::new() });
+        self.by_key.insert(
+            key.clone(),
+            Fetch {
+                owner,
+                since: now,
+                waiting: Vec::new(),
+            },
+        );
         self.next_sweep.get_or_insert(now + FETCH_TIMEOUT);
     }
 
     /// Lets a call wait; gives it back if there is nothing to wait for.
     pub(super) fn join(&mut self, key: &[u8], call: ClientCall) -> Result<(), ClientCall> {
-        let Some(fetch) = self.by_key.get_mut(key) else { return Err(call) };
+        let Some(fetch) = self.by_key.get_mut(key) else {
+            return Err(call);
+        };
         fetch.waiting.push(call);
         Ok(())
     }
@@ -173,9 +206,11 @@ impl Fetches {
     /// The call `owner` has ended: returns who waited for it, in order.
     pub(super) fn end(&mut self, key: &[u8], owner: ReqId) -> Vec<ClientCall> {
         match self.by_key.get(key) {
-            Some(fetch) if fetch.owner == owner => {
-                self.by_key.remove(key).map(|f| f.waiting).unwrap_or_default()
-            }
+            Some(fetch) if fetch.owner == owner => self
+                .by_key
+                .remove(key)
+                .map(|f| f.waiting)
+                .unwrap_or_default(),
             _ => Vec::new(),
         }
     }
@@ -186,8 +221,12 @@ impl Fetches {
             return Vec::new();
         }
         let late = |fetch: &Fetch| fetch.since + FETCH_TIMEOUT <= now;
-        let mut keys: Vec<Bytes> =
-            self.by_key.iter().filter(|(_, f)| late(f)).map(|(key, _)| key.clone()).collect();
+        let mut keys: Vec<Bytes> = self
+            .by_key
+            .iter()
+            .filter(|(_, f)| late(f))
+            .map(|(key, _)| key.clone())
+            .collect();
         keys.sort_unstable();
         let ended = keys.iter().filter_map(|key| self.by_key.remove(key));
         let calls = ended.flat_map(|fetch| fetch.waiting).collect();
@@ -199,7 +238,10 @@ impl Fetches {
     pub(super) fn drain(&mut self) -> Vec<ClientCall> {
         let mut fetches: Vec<_> = std::mem::take(&mut self.by_key).into_iter().collect();
         fetches.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        fetches.into_iter().flat_map(|(_, fetch)| fetch.waiting).collect()
+        fetches
+            .into_iter()
+            .flat_map(|(_, fetch)| fetch.waiting)
+            .collect()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {

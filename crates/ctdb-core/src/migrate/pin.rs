@@ -34,12 +34,16 @@ struct Pin {
 impl Pins {
     /// Whether a call of another node must wait. Also past the time, while earlier ones wait.
     pub(super) fn holds(&self, key: &[u8], now: Instant) -> bool {
-        self.pins.get(key).is_some_and(|pin| now < pin.until || !pin.waiting.is_empty())
+        self.pins
+            .get(key)
+            .is_some_and(|pin| now < pin.until || !pin.waiting.is_empty())
     }
 
     /// Puts a call in line; gives it back if the record is not pinned any more.
     pub(super) fn wait(&mut self, key: &[u8], call: PeerCall) -> Result<(), PeerCall> {
-        let Some(pin) = self.pins.get_mut(key) else { return Err(call) };
+        let Some(pin) = self.pins.get_mut(key) else {
+            return Err(call);
+        };
         pin.waiting.push_back(call);
         Ok(())
     }
@@ -49,8 +53,15 @@ impl Pins {
         if time.is_zero() || self.holds(key, now) {
             return;
         }
-        self.pins.retain(|_, pin| now < pin.until || !pin.waiting.is_empty());
-        self.pins.insert(key.clone(), Pin { until: now + time, waiting: VecDeque::new() });
+        self.pins
+            .retain(|_, pin| now < pin.until || !pin.waiting.is_empty());
+        self.pins.insert(
+            key.clone(),
+            Pin {
+                until: now + time,
+                waiting: VecDeque::new(),
+            },
+        );
     }
 
     pub(super) fn is_sticky(&self, key: &[u8], now: Instant) -> bool {
@@ -70,13 +81,25 @@ impl Pins {
     /// The calls whose pin has ended, each key's in order.
     pub(super) fn ended(&mut self, now: Instant) -> Vec<PeerCall> {
         let over = |pin: &Pin| pin.until <= now;
-        let ended: Vec<Bytes> =
-            self.pins.iter().filter(|(_, p)| over(p)).map(|(key, _)| key.clone()).collect();
-        ended.iter().filter_map(|key| self.pins.remove(key)).flat_map(|pin| pin.waiting).collect()
+        let ended: Vec<Bytes> = self
+            .pins
+            .iter()
+            .filter(|(_, p)| over(p))
+            .map(|(key, _)| key.clone())
+            .collect();
+        ended
+            .iter()
+            .filter_map(|key| self.pins.remove(key))
+            .flat_map(|pin| pin.waiting)
+            .collect()
     }
 
     /// When the next call has waited long enough. Pins that nobody waits for need no waking.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.pins.values().filter(|p| !p.waiting.is_empty()).map(|p| p.until).min()
+        self.pins
+            .values()
+            .filter(|p| !p.waiting.is_empty())
+            .map(|p| p.until)
+            .min()
     }
 }

@@ -15,9 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bytes::Bytes;
-use ctdb_proto::{
-    Body, Header, Pnn, RecordFlags, RecordHeader, ReplyCall, ReqId, Rsn, Wire,
-};
+use ctdb_proto::{Body, Header, Pnn, RecordFlags, RecordHeader, ReplyCall, ReqId, Rsn, Wire};
 
 use super::job::{Deletion, Then, Verdict, Work, Write};
 use super::store::{Draft, join};
@@ -25,8 +23,7 @@ use super::view::View;
 use crate::input::Record;
 
 /// The record has, or is, a copy.
-const SHARED: RecordFlags =
-    RecordFlags::RO_HAVE_DELEGATIONS.union(RecordFlags::RO_HAVE_READONLY);
+const SHARED: RecordFlags = RecordFlags::RO_HAVE_DELEGATIONS.union(RecordFlags::RO_HAVE_READONLY);
 
 /// Which nodes have copies of the records of one database, and which are being taken back.
 #[derive(Debug, Default)]
@@ -81,7 +78,9 @@ impl ReadOnly {
     pub(super) fn clear(&mut self) -> Vec<(Bytes, Work)> {
         self.holders.clear();
         let ended = std::mem::take(&mut self.revokes).into_iter();
-        ended.flat_map(|(key, r)| r.waiting.into_iter().map(move |w| (key.clone(), w))).collect()
+        ended
+            .flat_map(|(key, r)| r.waiting.into_iter().map(move |w| (key.clone(), w)))
+            .collect()
     }
 }
 
@@ -106,14 +105,22 @@ pub(super) fn gate(view: View<'_>, draft: &mut Draft, read_only: bool) -> Gate {
         draft.store();
         draft.notes.revoked = true;
     }
-    if draft.header.flags.contains(RecordFlags::RO_REVOKING_READONLY) {
+    if draft
+        .header
+        .flags
+        .contains(RecordFlags::RO_REVOKING_READONLY)
+    {
         if view.state.readonly.is_revoking(view.key) {
             return Gate::Wait;
         }
         // Nobody here knows of that revoke any more: start over. The original aborts.
         draft.header.flags.remove(RecordFlags::RO_REVOKING_READONLY);
     }
-    if !read_only && draft.header.flags.intersects(SHARED) { Gate::Revoke } else { Gate::Open }
+    if !read_only && draft.header.flags.intersects(SHARED) {
+        Gate::Revoke
+    } else {
+        Gate::Open
+    }
 }
 
 /// Marks the record, so that no client here writes to it, and takes the copies back.
@@ -136,7 +143,11 @@ pub(super) fn revoked_copy(owner: &RecordHeader) -> RecordHeader {
 
 /// Hands out a read-only copy (4.2).
 pub(super) fn delegate(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) -> Verdict {
-    if !draft.header.flags.contains(RecordFlags::RO_HAVE_DELEGATIONS) {
+    if !draft
+        .header
+        .flags
+        .contains(RecordFlags::RO_HAVE_DELEGATIONS)
+    {
         draft.header.rsn = Rsn(draft.header.rsn.get().wrapping_add(3));
         draft.header.flags.insert(RecordFlags::RO_HAVE_DELEGATIONS);
         draft.store();
@@ -145,7 +156,10 @@ pub(super) fn delegate(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) 
     copy.rsn = Rsn(copy.rsn.get().wrapping_sub(2));
     copy.flags.remove(RecordFlags::RO_HAVE_DELEGATIONS);
     copy.flags.insert(RecordFlags::RO_HAVE_READONLY);
-    let body = Body::ReplyCall(ReplyCall { status: 0, data: join(&copy, &draft.data) });
+    let body = Body::ReplyCall(ReplyCall {
+        status: 0,
+        data: join(&copy, &draft.data),
+    });
     draft.notes.delegated_to = Some(to);
     view.verdict(draft, Then::Send { to, reqid, body })
 }
@@ -154,7 +168,10 @@ pub(super) fn delegate(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) 
 pub(super) fn as_copy(reply: &ReplyCall) -> Option<Record> {
     let mut data = reply.data.clone();
     let header = RecordHeader::decode(&mut data).ok()?;
-    header.flags.contains(RecordFlags::RO_HAVE_READONLY).then_some(Record { header, data })
+    header
+        .flags
+        .contains(RecordFlags::RO_HAVE_READONLY)
+        .then_some(Record { header, data })
 }
 
 /// Takes a read-only copy, unless what is here is newer (4.3).
@@ -167,7 +184,10 @@ pub(super) fn store_copy(
     let here = record.map_or(Rsn(0), |r| r.header.rsn);
     let copy = as_copy(&reply).filter(|copy| copy.header.rsn > here);
     let wanted = view.pending(header.reqid).is_some();
-    let mut verdict = view.leave(Then::Copied { reqid: header.reqid, reply });
+    let mut verdict = view.leave(Then::Copied {
+        reqid: header.reqid,
+        reply,
+    });
     if let Some(Record { header, data }) = copy.filter(|_| wanted) {
         verdict.write = Write::Store { header, data };
         verdict.notes.deletion = Deletion::Forget;
@@ -178,7 +198,9 @@ pub(super) fn store_copy(
 /// Ends a revoke at the owner (4.4 step 3), if the record is still as the revoke left it.
 pub(super) fn finish(view: View<'_>, all: bool, record: Option<Record>) -> Verdict {
     let unready = Then::RevokeOver { ready: false };
-    let Some(record) = record else { return view.leave(unready) };
+    let Some(record) = record else {
+        return view.leave(unready);
+    };
     let mut draft = view.fetch(Some(record));
     let flags = draft.header.flags;
     let as_left = draft.is_mine()
@@ -191,7 +213,10 @@ pub(super) fn finish(view: View<'_>, all: bool, record: Option<Record>) -> Verdi
         draft.header.rsn = Rsn(draft.header.rsn.get().wrapping_add(1));
         draft.header.flags.insert(RecordFlags::RO_REVOKE_COMPLETE);
     } else {
-        tracing::warn!(db = view.db.name, "Revoke all delegations failed, retrying.");
+        tracing::warn!(
+            db = view.db.name,
+            "Revoke all delegations failed, retrying."
+        );
         draft.header.flags.remove(RecordFlags::RO_REVOKING_READONLY);
     }
     draft.store();

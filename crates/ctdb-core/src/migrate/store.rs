@@ -37,13 +37,19 @@ pub fn server_store(me: Pnn, lmaster: Pnn, header: RecordHeader, data: &[u8]) ->
             mine
         };
     let mut stored = header;
-    stored.flags.remove(RecordFlags::VACUUM_MIGRATED | RecordFlags::AUTOMATIC);
+    stored
+        .flags
+        .remove(RecordFlags::VACUUM_MIGRATED | RecordFlags::AUTOMATIC);
     let mut schedule = data.is_empty() && !read_only && flags.contains(RecordFlags::AUTOMATIC);
     if keep && mine && !read_only {
         stored.rsn = Rsn(header.rsn.get().wrapping_add(1));
         schedule |= data.is_empty();
     }
-    Stored { header: stored, keep, schedule_for_deletion: keep && schedule }
+    Stored {
+        header: stored,
+        keep,
+        schedule_for_deletion: keep && schedule,
+    }
 }
 
 /// A record between its lock and its write: as fetched, then as the handlers change it. The last
@@ -83,7 +89,14 @@ impl Draft {
     /// A record that comes from elsewhere and replaces what is here.
     pub(super) fn arrived(header: RecordHeader, data: Bytes, me: Pnn, lmaster: Pnn) -> Self {
         let (notes, action) = (Notes::default(), Action::Nothing);
-        Self { me, lmaster, header, data, notes, action }
+        Self {
+            me,
+            lmaster,
+            header,
+            data,
+            notes,
+            action,
+        }
     }
 
     pub(super) fn is_mine(&self) -> bool {
@@ -93,7 +106,11 @@ impl Draft {
     pub(super) fn store(&mut self) {
         let stored = server_store(self.me, self.lmaster, self.header, &self.data);
         self.header = stored.header;
-        self.action = if stored.keep { Action::Store } else { Action::Delete };
+        self.action = if stored.keep {
+            Action::Store
+        } else {
+            Action::Delete
+        };
         self.notes.deletion = if stored.schedule_for_deletion {
             Deletion::Schedule(stored.header)
         } else {
@@ -109,10 +126,19 @@ impl Draft {
     pub(super) fn verdict(self, db: DbId, key: Bytes, then: Then) -> Verdict {
         let write = match self.action {
             Action::Nothing => Write::Nothing,
-            Action::Store => Write::Store { header: self.header, data: self.data },
+            Action::Store => Write::Store {
+                header: self.header,
+                data: self.data,
+            },
             Action::Delete => Write::Delete,
         };
-        Verdict { write, db, key, notes: self.notes, then }
+        Verdict {
+            write,
+            db,
+            key,
+            notes: self.notes,
+            then,
+        }
     }
 }
 
@@ -146,7 +172,11 @@ mod tests {
     ) {
         let header = RecordHeader::new(Rsn(7), pnn(dmaster), flags);
         let stored = server_store(pnn(ME), pnn(lmaster), header, data);
-        let got = (stored.header.rsn.get(), stored.keep, stored.schedule_for_deletion);
+        let got = (
+            stored.header.rsn.get(),
+            stored.keep,
+            stored.schedule_for_deletion,
+        );
         assert_eq!(got, expected);
         let memory_only = RecordFlags::VACUUM_MIGRATED | RecordFlags::AUTOMATIC;
         assert_eq!(stored.header.flags, flags - memory_only);
@@ -192,13 +222,28 @@ mod tests {
     #[test]
     fn an_absent_record_is_created_by_its_lmaster_only() {
         let here = Draft::fetch(None, pnn(ME), pnn(ME));
-        assert_eq!(here.header, RecordHeader::new(Rsn(1), pnn(ME), RecordFlags::empty()));
+        assert_eq!(
+            here.header,
+            RecordHeader::new(Rsn(1), pnn(ME), RecordFlags::empty())
+        );
         assert_eq!(here.notes.deletion, Deletion::Schedule(here.header));
-        let expected = Write::Store { header: here.header, data: Bytes::new() };
-        assert_eq!(here.verdict(DbId(1), Bytes::new(), Then::Drop).write, expected);
+        let expected = Write::Store {
+            header: here.header,
+            data: Bytes::new(),
+        };
+        assert_eq!(
+            here.verdict(DbId(1), Bytes::new(), Then::Drop).write,
+            expected
+        );
 
         let there = Draft::fetch(None, pnn(ME), pnn(OTHER));
-        assert_eq!(there.header, RecordHeader::new(Rsn(0), pnn(OTHER), RecordFlags::AUTOMATIC));
-        assert_eq!(there.verdict(DbId(1), Bytes::new(), Then::Drop).write, Write::Nothing);
+        assert_eq!(
+            there.header,
+            RecordHeader::new(Rsn(0), pnn(OTHER), RecordFlags::AUTOMATIC)
+        );
+        assert_eq!(
+            there.verdict(DbId(1), Bytes::new(), Then::Drop).write,
+            Write::Nothing
+        );
     }
 }

@@ -66,19 +66,33 @@ impl Migrator {
                 Some((Bytes::copy_from_slice(record.key), Record { header, data }))
             })
             .collect();
-        let batch = Batch { caller, left: records.count() as usize, ok: jobs.is_some() };
+        let batch = Batch {
+            caller,
+            left: records.count() as usize,
+            ok: jobs.is_some(),
+        };
         let jobs = jobs.unwrap_or_default();
         if jobs.is_empty() {
             return answer(&batch, cluster);
         }
         self.updates.batches.insert(number, batch);
         for (key, record) in jobs {
-            self.submit(db, key, Work::Update { batch: number, record }, cluster);
+            self.submit(
+                db,
+                key,
+                Work::Update {
+                    batch: number,
+                    record,
+                },
+                cluster,
+            );
         }
     }
 
     pub(super) fn updated(&mut self, number: u64, ok: bool, cluster: &mut Cluster) {
-        let Some(batch) = self.updates.batches.get_mut(&number) else { return };
+        let Some(batch) = self.updates.batches.get_mut(&number) else {
+            return;
+        };
         batch.ok &= ok;
         batch.left = batch.left.saturating_sub(1);
         if batch.left == 0 {
@@ -91,6 +105,10 @@ impl Migrator {
 fn answer(batch: &Batch, cluster: &mut Cluster) {
     if batch.caller.wants_reply {
         let reply = ReplyControl::status(i32::from(!batch.ok));
-        cluster.send(batch.caller.node, batch.caller.reqid, Body::ReplyControl(reply));
+        cluster.send(
+            batch.caller.node,
+            batch.caller.reqid,
+            Body::ReplyControl(reply),
+        );
     }
 }

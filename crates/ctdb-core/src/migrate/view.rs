@@ -43,7 +43,13 @@ impl View<'_> {
     /// A verdict that leaves the record alone.
     pub(crate) fn leave(&self, then: Then) -> Verdict {
         let (db, key) = (self.db.id, self.key.clone());
-        Verdict { write: super::Write::Nothing, db, key, notes: super::job::Notes::default(), then }
+        Verdict {
+            write: super::Write::Nothing,
+            db,
+            key,
+            notes: super::job::Notes::default(),
+            then,
+        }
     }
 
     pub(crate) fn verdict(&self, draft: Draft, then: Then) -> Verdict {
@@ -65,11 +71,15 @@ impl View<'_> {
 
     /// Whether a record may be sent to this node: it is in the nodes file and not deleted.
     pub(crate) fn is_member(&self, pnn: Pnn) -> bool {
-        self.cluster.node(pnn).is_some_and(|n| !n.flags.contains(NodeFlags::DELETED))
+        self.cluster
+            .node(pnn)
+            .is_some_and(|n| !n.flags.contains(NodeFlags::DELETED))
     }
 
     /// The call of this node for this very record, if it is still wanted.
     pub(crate) fn pending(&self, reqid: ReqId) -> Option<&PendingCall> {
-        self.pending.get(reqid).filter(|p| p.db == self.db.id && p.call.key == *self.key)
+        self.pending
+            .get(reqid)
+            .filter(|p| p.db == self.db.id && p.call.key == *self.key)
     }
 }

@@ -78,7 +78,11 @@ impl Times {
 impl Node {
     /// First effects of a new node.
     pub(super) fn begin(&mut self) {
-        tracing::warn!("Set runstate to {} ({})", RunState::Init, RunState::Init.raw());
+        tracing::warn!(
+            "Set runstate to {} ({})",
+            RunState::Init,
+            RunState::Init.raw()
+        );
         self.run_event(Event::Init, Waiting::Init);
     }
 
@@ -93,11 +97,17 @@ impl Node {
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, waiting);
         let timeout = self.cluster.tunables.seconds(Tunable::EventScriptTimeout);
-        self.cluster.effect(Effect::RunEvent { ticket, event, timeout });
+        self.cluster.effect(Effect::RunEvent {
+            ticket,
+            event,
+            timeout,
+        });
     }
 
     pub(super) fn event_done(&mut self, ticket: Ticket, outcome: EventOutcome, now: Instant) {
-        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let Some(waiting) = self.waiting.remove(&ticket) else {
+            return;
+        };
         match waiting {
             Waiting::Init => self.init_done(outcome),
             Waiting::Setup => self.setup_done(outcome, now),
@@ -126,7 +136,8 @@ impl Node {
 
     fn tell_clients(&mut self, srvid: Srvid) {
         let me = self.cluster.me;
-        self.cluster.send_message(Dest::Node(me), srvid, &bytes::Bytes::new());
+        self.cluster
+            .send_message(Dest::Node(me), srvid, &bytes::Bytes::new());
     }
 
     fn init_done(&mut self, outcome: EventOutcome) {
@@ -156,8 +167,14 @@ impl Node {
     /// Clients and peers are served as soon as all databases found at the start are attached and
     /// frozen (cluster.md 1.1, steps 23 and 24).
     pub(crate) fn open_when_frozen(&mut self) {
-        let attaching = self.waiting.values().any(|w| matches!(w, Waiting::StartAttach));
-        let freezing = self.waiting.values().any(|w| matches!(w, Waiting::Freeze { .. }));
+        let attaching = self
+            .waiting
+            .values()
+            .any(|w| matches!(w, Waiting::StartAttach));
+        let freezing = self
+            .waiting
+            .values()
+            .any(|w| matches!(w, Waiting::Freeze { .. }));
         if self.cluster.run_state != RunState::Init || attaching || freezing {
             return;
         }
@@ -205,9 +222,15 @@ impl Node {
         let settled = if self.config.fast_start {
             self.times.last_recovery?
         } else {
-            self.times.last_recovery? + self.cluster.tunables.seconds(Tunable::RerecoveryTimeout) + SETTLING_MARGIN
+            self.times.last_recovery?
+                + self.cluster.tunables.seconds(Tunable::RerecoveryTimeout)
+                + SETTLING_MARGIN
         };
-        Some(self.times.startup_retry.map_or(settled, |retry| retry.max(settled)))
+        Some(
+            self.times
+                .startup_retry
+                .map_or(settled, |retry| retry.max(settled)),
+        )
     }
 
     /// Checked once for each generation.
@@ -216,7 +239,11 @@ impl Node {
         if self.times.health_checked == Some(generation) {
             return true;
         }
-        let persistent = self.cluster.databases.values().filter(|db| !db.is_volatile());
+        let persistent = self
+            .cluster
+            .databases
+            .values()
+            .filter(|db| !db.is_volatile());
         let (bad, good): (Vec<_>, Vec<_>) = persistent.partition(|db| db.health.is_some());
         tracing::warn!(
             "ctdb_recheck_persistent_health: OK[{}] FAIL[{}]",
@@ -247,7 +274,8 @@ impl Node {
     /// STARTUP: the others send us the connections that they track.
     fn announce_startup(&mut self) {
         for pnn in self.cluster.broadcast_targets(Dest::Connected) {
-            self.cluster.tell(pnn, Request::Startup.to_control(ControlFlags::NOREPLY));
+            self.cluster
+                .tell(pnn, Request::Startup.to_control(ControlFlags::NOREPLY));
         }
     }
 
@@ -273,7 +301,13 @@ impl Node {
         }
         let healthy = !self.cluster.my_flags().contains(NodeFlags::UNHEALTHY);
         let limits = (
-            Duration::from_secs(self.cluster.tunables.get(Tunable::MonitorInterval).max(1).into()),
+            Duration::from_secs(
+                self.cluster
+                    .tunables
+                    .get(Tunable::MonitorInterval)
+                    .max(1)
+                    .into(),
+            ),
             self.cluster.tunables.get(Tunable::MonitorTimeoutCount),
         );
         let old = self.cluster.my_flags();
@@ -302,10 +336,15 @@ impl Node {
             new_flags: self.cluster.my_flags(),
             old_flags: old,
         };
-        self.cluster.send_message(Dest::Node(me), Srvid::PUSH_NODE_FLAGS, &encoded(&change));
+        self.cluster
+            .send_message(Dest::Node(me), Srvid::PUSH_NODE_FLAGS, &encoded(&change));
         tracing::error!("Node became {word}. Ask recovery master to reallocate IPs");
-        let request = encoded(&SrvidMessage { pnn: Some(me), srvid: Srvid(0) });
-        self.cluster.send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &request);
+        let request = encoded(&SrvidMessage {
+            pnn: Some(me),
+            srvid: Srvid(0),
+        });
+        self.cluster
+            .send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &request);
     }
 
     /// The orderly way out (cluster.md 1.5).
@@ -332,7 +371,10 @@ impl Node {
     pub(crate) fn fail(&mut self, why: &str) {
         tracing::error!("ctdb exiting with error: {why}");
         self.stopped = true;
-        self.cluster.effect(Effect::Exit { code: 1, reason: why.to_owned() });
+        self.cluster.effect(Effect::Exit {
+            code: 1,
+            reason: why.to_owned(),
+        });
     }
 
     /// START_RECOVERY and END_RECOVERY share this: note the time, run the event, answer later.

@@ -82,7 +82,10 @@ impl Node {
     /// Record packets of another generation, or for a banned node, are dropped (wire.md 1.2).
     fn accepts_records_of(&self, packet: &Packet) -> bool {
         if self.cluster.my_flags().contains(NodeFlags::BANNED) {
-            debug!(src = packet.header.src, "dropped a record packet: this node is banned");
+            debug!(
+                src = packet.header.src,
+                "dropped a record packet: this node is banned"
+            );
             return false;
         }
         let (theirs, ours) = (packet.header.generation, self.cluster.vnn_map.generation);
@@ -130,7 +133,8 @@ impl Node {
         match packet.body {
             Body::ReqCall(call) => {
                 counters.req_call = counters.req_call.wrapping_add(1);
-                self.migrator.client_call(client, header.reqid, call, &mut self.cluster, now);
+                self.migrator
+                    .client_call(client, header.reqid, call, &mut self.cluster, now);
             }
             Body::ReqMessage(message) => {
                 counters.req_message = counters.req_message.wrapping_add(1);
@@ -158,7 +162,9 @@ impl Node {
             Some(Dest::Node(pnn)) if self.cluster.node(pnn).is_none() => {
                 warn!(%pnn, "dropped a message to a node that does not exist");
             }
-            Some(dest) => self.cluster.send_message(dest, message.srvid, &message.data),
+            Some(dest) => self
+                .cluster
+                .send_message(dest, message.srvid, &message.data),
             None => warn!("dropped a message to a node that does not exist"),
         }
     }
@@ -217,7 +223,11 @@ impl Node {
             }
             Some(to) => self.cluster.tell(to, control),
             None if wants_reply => {
-                self.give_no_answer(Asker::Client { id: client, reqid }, NoAnswer::NeverSent, now);
+                self.give_no_answer(
+                    Asker::Client { id: client, reqid },
+                    NoAnswer::NeverSent,
+                    now,
+                );
             }
             None => {}
         }
@@ -240,7 +250,8 @@ impl Node {
             Asker::Client { id, reqid } => {
                 if self.clients.exists(id) {
                     let reply = answer.unwrap_or_else(NoAnswer::reply);
-                    self.cluster.send_client(id, reqid, Body::ReplyControl(reply));
+                    self.cluster
+                        .send_client(id, reqid, Body::ReplyControl(reply));
                 }
             }
             Asker::Recoverd(token) => self.recoverd_answered(token, answer, now),
@@ -249,21 +260,28 @@ impl Node {
                 self.commit_answered(db, serial, stored);
             }
             Asker::LeadersLock(ticket) => {
-                let lock = answer.ok().filter(|reply| reply.status == 0).map(|reply| reply.data);
+                let lock = answer
+                    .ok()
+                    .filter(|reply| reply.status == 0)
+                    .map(|reply| reply.data);
                 self.leaders_lock(ticket, lock, now);
             }
             Asker::Records(ticket) => {
-                self.migrator.control_answered(ticket, answer.ok(), &mut self.cluster, now);
+                self.migrator
+                    .control_answered(ticket, answer.ok(), &mut self.cluster, now);
             }
         }
     }
 
     /// The client is gone: what it owns goes with it (data-plane.md 10.6).
     pub(crate) fn client_gone(&mut self, client: ClientId, now: Instant) {
-        let Some(departed) = self.clients.remove(client) else { return };
+        let Some(departed) = self.clients.remove(client) else {
+            return;
+        };
         self.cluster.reqids.release(ReqId(client.get()));
         if departed.persistent_updates > 0 {
-            self.cluster.force_recovery("a client left with an unfinished persistent update");
+            self.cluster
+                .force_recovery("a client left with an unfinished persistent update");
         }
         self.commit_abandoned_by(client);
         for (srvid, data) in departed.notifications {
@@ -273,7 +291,8 @@ impl Node {
         self.migrator.client_gone(client, &mut self.cluster, now);
         self.cluster.forget_controls_of(client);
         self.traverses.client_gone(client, &mut self.cluster);
-        self.deferred_attaches.retain(|attach| attach.caller.client != client);
+        self.deferred_attaches
+            .retain(|attach| attach.caller.client != client);
     }
 }
 

@@ -11,7 +11,8 @@ use crate::effect::{Effect, Ticket};
 use crate::input::LockTest;
 use crate::outstanding::{Asker, NoAnswer};
 use crate::recoverd::{
-    self, ControlFailure, LockAttempt, NodeView, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token, View,
+    self, ControlFailure, LockAttempt, NodeView, Recoverd, RecoverdConfig, RecoverdEffect,
+    RecoverdInput, Token, View,
 };
 
 impl Node {
@@ -26,7 +27,9 @@ impl Node {
 
     /// Calls the recovery daemon's part with what this node sees.
     fn with_recoverd(&mut self, call: impl FnOnce(&mut Recoverd, &View<'_>)) {
-        let Some(recoverd) = &mut self.recoverd else { return };
+        let Some(recoverd) = &mut self.recoverd else {
+            return;
+        };
         let peers = &self.peers;
         let cluster = &self.cluster;
         let nodes: Vec<_> = cluster
@@ -68,7 +71,12 @@ impl Node {
             return false;
         };
         match effect {
-            RecoverdEffect::Control { token, to, request, timeout } => {
+            RecoverdEffect::Control {
+                token,
+                to,
+                request,
+                timeout,
+            } => {
                 let asker = Asker::Recoverd(token);
                 if let Err(why) = self.cluster.ask(asker, to, request, Some(timeout), now) {
                     self.recoverd_answered(token, Err(why), now);
@@ -111,7 +119,14 @@ impl Node {
         let wanted = recoverd::SRVIDS.contains(&srvid) || self.recovery_streams.contains(&srvid);
         if wanted && self.recoverd.is_some() {
             let data = message.data.clone();
-            self.tell_recoverd(RecoverdInput::Message { srvid, from: Some(from), data }, now);
+            self.tell_recoverd(
+                RecoverdInput::Message {
+                    srvid,
+                    from: Some(from),
+                    data,
+                },
+                now,
+            );
         }
     }
 
@@ -123,7 +138,10 @@ impl Node {
         now: Instant,
     ) {
         if event == ClusterLockEvent::Taken {
-            self.cluster.statistics.reclock_recd.record(took.as_secs_f64());
+            self.cluster
+                .statistics
+                .reclock_recd
+                .record(took.as_secs_f64());
         }
         self.tell_recoverd(RecoverdInput::ClusterLock { attempt, event }, now);
     }

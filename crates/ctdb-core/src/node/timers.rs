@@ -18,7 +18,10 @@ impl Node {
             self.recoverd_wake,
             self.traverses.poll_timeout(),
             self.monitor.poll_timeout(),
-            self.deferred_attaches.iter().map(|attach| attach.deadline()).min(),
+            self.deferred_attaches
+                .iter()
+                .map(|attach| attach.deadline())
+                .min(),
             self.commit_deadline(),
             self.ban.map(|ban| ban.until),
             self.times.drop_addresses,
@@ -40,7 +43,8 @@ impl Node {
             self.give_no_answer(asker, NoAnswer::TimedOut, now);
         }
         self.migrator.handle_timeout(&mut self.cluster, now);
-        self.traverses.handle_timeout(&self.clients, &mut self.cluster, now);
+        self.traverses
+            .handle_timeout(&self.clients, &mut self.cluster, now);
         self.commits_timed_out(now);
         self.deferred_attaches_due(now);
         self.ban_over(now);

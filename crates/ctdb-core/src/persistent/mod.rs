@@ -10,7 +10,8 @@ mod update;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{
-    ClientId, ControlFlags, DbId, NodeFlags, Opcode, Pnn, RecBuffer, RecMode, ReplyControl, ReqControl, Srvid,
+    ClientId, ControlFlags, DbId, NodeFlags, Opcode, Pnn, RecBuffer, RecMode, ReplyControl,
+    ReqControl, Srvid,
 };
 
 pub use update::{UpdateRefused, merge_update};
@@ -24,7 +25,13 @@ use crate::waiting::{Caller, Waiting};
 
 impl Node {
     /// TRANS3_COMMIT. `records` has been checked to be a whole record buffer for `db`.
-    pub(crate) fn commit(&mut self, caller: Caller, db: DbId, records: &bytes::Bytes, now: Instant) {
+    pub(crate) fn commit(
+        &mut self,
+        caller: Caller,
+        db: DbId,
+        records: &bytes::Bytes,
+        now: Instant,
+    ) {
         if let Some(why) = self.commit_refused(caller, db) {
             tracing::warn!(%db, why, "refused a commit");
             return self.answer_status(caller, -1);
@@ -32,9 +39,16 @@ impl Node {
         let serial = self.cluster.ticket();
         let nodes = self.commit_targets();
         let deadline = self.cluster.control_timeout().map(|limit| now + limit);
-        let Some(database) = self.cluster.databases.get_mut(&db) else { return };
-        database.commit =
-            Some(Commit { caller, serial, waiting_for: nodes.len(), failed: false, deadline });
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return;
+        };
+        database.commit = Some(Commit {
+            caller,
+            serial,
+            waiting_for: nodes.len(),
+            failed: false,
+            deadline,
+        });
         for pnn in nodes {
             let control = ReqControl {
                 opcode: Opcode::UPDATE_RECORD,
@@ -64,15 +78,23 @@ impl Node {
             return Some("another commit is running");
         }
         let busy = |d: &crate::database::Database| {
-            d.commit.as_ref().is_some_and(|c| c.caller.client == caller.client)
+            d.commit
+                .as_ref()
+                .is_some_and(|c| c.caller.client == caller.client)
         };
-        self.cluster.databases.values().any(busy).then_some("this client has a commit running")
+        self.cluster
+            .databases
+            .values()
+            .any(busy)
+            .then_some("this client has a commit running")
     }
 
     /// The nodes of the vnn map, and active ones outside of it, which the original forgets.
     fn commit_targets(&self) -> Vec<Pnn> {
         let active = |pnn: &Pnn| {
-            self.cluster.node(*pnn).is_some_and(|n| !n.flags.intersects(NodeFlags::INACTIVE))
+            self.cluster
+                .node(*pnn)
+                .is_some_and(|n| !n.flags.intersects(NodeFlags::INACTIVE))
         };
         self.cluster.pnns().filter(active).collect()
     }
@@ -80,14 +102,20 @@ impl Node {
     /// One node has written the records, or has not.
     pub(crate) fn commit_answered(&mut self, db: DbId, serial: Ticket, stored: bool) {
         let in_recovery = self.is_in_recovery();
-        let Some(database) = self.cluster.databases.get_mut(&db) else { return };
-        let Some(commit) = database.commit.as_mut().filter(|c| c.serial == serial) else { return };
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return;
+        };
+        let Some(commit) = database.commit.as_mut().filter(|c| c.serial == serial) else {
+            return;
+        };
         if in_recovery {
             return; // The end of the recovery answers the client.
         }
         if !stored {
             commit.failed = true;
-            return self.cluster.force_recovery("a node could not store a commit");
+            return self
+                .cluster
+                .force_recovery("a node could not store a commit");
         }
         commit.waiting_for = commit.waiting_for.saturating_sub(1);
         if commit.waiting_for == 0 && !commit.failed {
@@ -128,7 +156,11 @@ impl Node {
         if self.is_in_recovery() {
             return None;
         }
-        let commits = self.cluster.databases.values().filter_map(|db| db.commit.as_ref());
+        let commits = self
+            .cluster
+            .databases
+            .values()
+            .filter_map(|db| db.commit.as_ref());
         commits.filter_map(|commit| commit.deadline).min()
     }
 
@@ -138,7 +170,9 @@ impl Node {
         }
         let is_due = |c: &mut Commit| c.deadline.is_some_and(|at| at <= now);
         let databases = self.cluster.databases.values_mut();
-        let late: Vec<_> = databases.filter_map(|db| db.commit.take_if(is_due)).collect();
+        let late: Vec<_> = databases
+            .filter_map(|db| db.commit.take_if(is_due))
+            .collect();
         for commit in late {
             let text = "timeout in ctdb_persistent_state";
             self.answer(commit.caller, ReplyControl::error(1, text));
@@ -154,19 +188,35 @@ impl Node {
         now: Instant,
     ) {
         let db = records.db_id();
-        let healthy = self.cluster.databases.get(&db).filter(|d| d.health.is_none());
+        let healthy = self
+            .cluster
+            .databases
+            .get(&db)
+            .filter(|d| d.health.is_none());
         let Some(database) = healthy.filter(|_| !self.is_in_recovery()) else {
             return self.answer_status(caller, -1);
         };
         if database.is_volatile() {
-            return self.migrator.update_records(caller, records, &mut self.cluster);
+            return self
+                .migrator
+                .update_records(caller, records, &mut self.cluster);
         }
         let statistics = &mut self.cluster.statistics;
         statistics.childwrite_calls = statistics.childwrite_calls.wrapping_add(1);
         statistics.pending_childwrite_calls += 1;
         let ticket = self.cluster.ticket();
-        self.waiting.insert(ticket, Waiting::Update { caller, started: now });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Update { records: bytes } });
+        self.waiting.insert(
+            ticket,
+            Waiting::Update {
+                caller,
+                started: now,
+            },
+        );
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::Update { records: bytes },
+        });
     }
 
     pub(crate) fn update_done(

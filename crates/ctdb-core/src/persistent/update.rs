@@ -24,7 +24,9 @@ pub fn merge_update(
     new: &Record,
     volatile: bool,
 ) -> Result<Option<Record>, UpdateRefused> {
-    let Some(old) = old else { return Ok((!volatile).then(|| new.clone())) };
+    let Some(old) = old else {
+        return Ok((!volatile).then(|| new.clone()));
+    };
     let (here, sent) = (old.header.rsn, new.header.rsn);
     if here < sent {
         return Ok(Some(new.clone()));
@@ -44,12 +46,20 @@ mod tests {
 
     fn record(rsn: u64, data: &'static [u8]) -> Record {
         let header = RecordHeader::new(Rsn(rsn), Pnn::new(1).unwrap(), RecordFlags::empty());
-        Record { header, data: Bytes::from_static(data) }
+        Record {
+            header,
+            data: Bytes::from_static(data),
+        }
     }
 
     #[test]
     fn each_case_of_an_update() {
-        let refused = |here, sent| Err(UpdateRefused { here: Rsn(here), sent: Rsn(sent) });
+        let refused = |here, sent| {
+            Err(UpdateRefused {
+                here: Rsn(here),
+                sent: Rsn(sent),
+            })
+        };
         let new = record(5, b"new");
         for volatile in [false, true] {
             let merge = |old: &Record| merge_update(Some(old), &new, volatile);

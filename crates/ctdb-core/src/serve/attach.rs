@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
-use ctdb_proto::{
-    ControlFlags, DbFlags, DbId, DbStatistics, Dest, RecMode, ReqControl, RunState,
-};
+use ctdb_proto::{ControlFlags, DbFlags, DbId, DbStatistics, Dest, RecMode, ReqControl, RunState};
 use tracing::{error, warn};
 
 use crate::database::{Database, Freeze};
@@ -45,9 +43,7 @@ impl Node {
     ) {
         let for_recovery = control.flags.contains(ControlFlags::ATTACH_RECOVERY);
         if self.cluster.tunables.get(Tunable::AllowClientDBAttach) == 0 && !for_recovery {
-            error!(
-                "DB Attach to database {name} denied by tunable AllowClientDBAccess == 0"
-            );
+            error!("DB Attach to database {name} denied by tunable AllowClientDBAccess == 0");
             return self.answer_status(caller, -1);
         }
         if let Err(why) = check_name(&name) {
@@ -88,7 +84,12 @@ impl Node {
              recovery mode."
         );
         let gives_up = now + self.cluster.tunables.seconds(Tunable::DeferredAttachTO);
-        self.deferred_attaches.push(DeferredAttach { caller, control, gives_up, due: None });
+        self.deferred_attaches.push(DeferredAttach {
+            caller,
+            control,
+            gives_up,
+            due: None,
+        });
     }
 
     /// The recovery mode is NORMAL: what was deferred is done on the next turn. (The original
@@ -101,9 +102,15 @@ impl Node {
 
     pub(crate) fn deferred_attaches_due(&mut self, now: Instant) {
         let is_due = |attach: &mut DeferredAttach| attach.deadline() <= now;
-        for attach in self.deferred_attaches.extract_if(.., is_due).collect::<Vec<_>>() {
+        for attach in self
+            .deferred_attaches
+            .extract_if(.., is_due)
+            .collect::<Vec<_>>()
+        {
             if attach.due.is_some() {
-                let DeferredAttach { caller, control, .. } = attach;
+                let DeferredAttach {
+                    caller, control, ..
+                } = attach;
                 self.serve(caller.node, caller.reqid, control, now);
             } else {
                 self.answer_status(attach.caller, -1);
@@ -126,7 +133,12 @@ impl Node {
             return self.answer_status(caller, status);
         }
         for waiting in self.waiting.values_mut() {
-            if let Waiting::Attach { callers, db, flags: under_way, .. } = waiting
+            if let Waiting::Attach {
+                callers,
+                db,
+                flags: under_way,
+                ..
+            } = waiting
                 && *db == id
                 && under_way.contains(flags)
             {
@@ -136,7 +148,15 @@ impl Node {
         self.attaching.entry(id).or_default();
         let ticket = self.cluster.ticket();
         let op = self.attach_op(name.clone(), flags);
-        self.waiting.insert(ticket, Waiting::Attach { callers: vec![caller], db: id, name, flags });
+        self.waiting.insert(
+            ticket,
+            Waiting::Attach {
+                callers: vec![caller],
+                db: id,
+                name,
+                flags,
+            },
+        );
         self.cluster.effect(Effect::Db { ticket, db: id, op });
     }
 
@@ -181,26 +201,37 @@ impl Node {
         flags: DbFlags,
         answer: Result<DbAnswer, DbFailure>,
     ) -> bool {
-        let Ok(DbAnswer::Attached { path, open_flags, health, .. }) = answer else { return false };
+        let Ok(DbAnswer::Attached {
+            path,
+            open_flags,
+            health,
+            ..
+        }) = answer
+        else {
+            return false;
+        };
         warn!("Attached to database '{path}' with flags {open_flags:#x}");
         let generation = self.cluster.vnn_map.generation;
         self.cluster.database_order.push_front(id);
-        self.cluster.databases.insert(id, Database {
+        self.cluster.databases.insert(
             id,
-            name,
-            flags,
-            path,
-            open_flags,
-            generation,
-            freeze: Freeze::None,
-            invalid_records: false,
-            transaction: None,
-            push: None,
-            health,
-            commit: None,
-            file_seqnum: None,
-            statistics: DbStatistics::default(),
-        });
+            Database {
+                id,
+                name,
+                flags,
+                path,
+                open_flags,
+                generation,
+                freeze: Freeze::None,
+                invalid_records: false,
+                transaction: None,
+                push: None,
+                health,
+                commit: None,
+                file_seqnum: None,
+                statistics: DbStatistics::default(),
+            },
+        );
         true
     }
 
@@ -252,12 +283,18 @@ impl Node {
 
     fn detach_here(&mut self, db: DbId, now: Instant) {
         self.migrator.database_detached(db, &mut self.cluster, now);
-        self.traverses.database_gone(db, &self.clients, &mut self.cluster);
+        self.traverses
+            .database_gone(db, &self.clients, &mut self.cluster);
         self.cluster.databases.remove(&db);
         self.cluster.database_order.retain(|id| *id != db);
         let ticket = self.cluster.ticket();
-        self.waiting.insert(ticket, Waiting::Background { what: "detach" });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::Detach });
+        self.waiting
+            .insert(ticket, Waiting::Background { what: "detach" });
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::Detach,
+        });
     }
 }
 

@@ -31,19 +31,29 @@ impl Node {
                 self.for_client(caller, |node, id| ok(node.clients.listen(id, srvid)));
             }
             Request::DeregisterSrvid(srvid) => self.for_client(caller, |node, id| {
-                if node.clients.unlisten(id, srvid) { 0 } else { ENOENT }
+                if node.clients.unlisten(id, srvid) {
+                    0
+                } else {
+                    ENOENT
+                }
             }),
             Request::RegisterNotify(notify) => self.for_client(caller, |node, id| {
                 ok(node.clients.add_notification(id, notify.srvid, notify.data))
             }),
             Request::DeregisterNotify(srvid) => {
-                self.for_client(caller, |node, id| ok(node.clients.remove_notification(id, srvid)));
+                self.for_client(caller, |node, id| {
+                    ok(node.clients.remove_notification(id, srvid))
+                });
             }
             Request::TunnelRegister(tunnel) => {
-                self.for_client(caller, |node, id| ok(node.clients.open_tunnel(id, TunnelId(tunnel.get()))));
+                self.for_client(caller, |node, id| {
+                    ok(node.clients.open_tunnel(id, TunnelId(tunnel.get())))
+                });
             }
             Request::TunnelDeregister(tunnel) => {
-                self.for_client(caller, |node, id| ok(node.clients.close_tunnel(id, TunnelId(tunnel.get()))));
+                self.for_client(caller, |node, id| {
+                    ok(node.clients.close_tunnel(id, TunnelId(tunnel.get())))
+                });
             }
             Request::StartPersistentUpdate => {
                 self.for_client(caller, |node, id| node.count_persistent_update(id, true));
@@ -75,7 +85,11 @@ impl Node {
     fn count_persistent_update(&mut self, id: ClientId, start: bool) -> i32 {
         if let Some(client) = self.clients.get_mut(id) {
             let count = &mut client.persistent_updates;
-            *count = if start { count.saturating_add(1) } else { count.saturating_sub(1) };
+            *count = if start {
+                count.saturating_add(1)
+            } else {
+                count.saturating_sub(1)
+            };
         }
         0
     }
@@ -89,7 +103,10 @@ impl Node {
         let inactive = NodeFlags::BANNED | NodeFlags::STOPPED;
         if self.cluster.my_flags().intersects(inactive) {
             warn!("Killing client with pid:{pid} on banned/stopped node");
-            self.cluster.effect(Effect::DropClient { client, reason: ClientLoss::NodeInactive });
+            self.cluster.effect(Effect::DropClient {
+                client,
+                reason: ClientLoss::NodeInactive,
+            });
             self.client_gone(client, now);
             return self.answer_status(caller, -1);
         }

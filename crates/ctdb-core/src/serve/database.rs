@@ -6,8 +6,8 @@ use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    ControlFlags, DbFlags, DbId, DbidEntry, DbidMap, Pnn, RecBuffer, RecData,
-    ReplyControl, ReqControl, ReqId, Srvid, TraverseAll, TraverseStart, Wire,
+    ControlFlags, DbFlags, DbId, DbidEntry, DbidMap, Pnn, RecBuffer, RecData, ReplyControl,
+    ReqControl, ReqId, Srvid, TraverseAll, TraverseStart, Wire,
 };
 
 use crate::database::Database;
@@ -71,10 +71,13 @@ impl Node {
                 self.traverse_start(caller, &ext.start, ext.with_empty_records, now);
             }
             Request::TraverseAll(all) => self.traverse_all(caller, &all, false),
-            Request::TraverseAllExt(ext) => self.traverse_all(caller, &ext.all, ext.with_empty_records),
+            Request::TraverseAllExt(ext) => {
+                self.traverse_all(caller, &ext.all, ext.with_empty_records)
+            }
             Request::TraverseData(record) => {
                 let from = caller.node;
-                self.traverses.data(from, &record, &self.clients, &mut self.cluster);
+                self.traverses
+                    .data(from, &record, &self.clients, &mut self.cluster);
                 self.answer_status(caller, 0);
             }
             Request::TraverseKill(kill) => self.traverse_kill(caller, &kill),
@@ -85,7 +88,9 @@ impl Node {
                 self.update(caller, &records, control.data.clone(), now);
             }
             Request::ScheduleForDeletion(key) => {
-                let status = self.migrator.schedule_for_deletion(&key, &mut self.cluster, now);
+                let status = self
+                    .migrator
+                    .schedule_for_deletion(&key, &mut self.cluster, now);
                 self.answer_status(caller, status);
             }
             Request::VacuumFetch(records) => {
@@ -93,10 +98,12 @@ impl Node {
                 self.answer_status(caller, status);
             }
             Request::TryDeleteRecords(records) => {
-                self.migrator.try_delete_records(caller, &records, &mut self.cluster, now);
+                self.migrator
+                    .try_delete_records(caller, &records, &mut self.cluster, now);
             }
             Request::DbVacuum(vacuum) => {
-                self.migrator.vacuum_now(caller, vacuum, &mut self.cluster, now);
+                self.migrator
+                    .vacuum_now(caller, vacuum, &mut self.cluster, now);
             }
             // Replies the same bytes; the time limit in them is not used.
             Request::EchoData(_) => {
@@ -124,8 +131,13 @@ impl Node {
     fn database_map(&self) -> DbidMap {
         let databases = self.cluster.database_order.iter();
         let databases = databases.filter_map(|id| self.cluster.databases.get(id));
-        let entry = |db: &Database| DbidEntry { db_id: db.id, flags: db.flags };
-        DbidMap { dbs: databases.map(entry).collect() }
+        let entry = |db: &Database| DbidEntry {
+            db_id: db.id,
+            flags: db.flags,
+        };
+        DbidMap {
+            dbs: databases.map(entry).collect(),
+        }
     }
 
     fn set_healthy(&mut self, caller: Caller, db: DbId) {
@@ -136,7 +148,11 @@ impl Node {
         let was_marked = database.health.take().is_some();
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::Status { caller });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::SetHealth { reason: None } });
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::SetHealth { reason: None },
+        });
         if was_marked && starting {
             self.cluster.force_recovery("a database was set healthy");
         }
@@ -144,7 +160,11 @@ impl Node {
 
     /// READONLY and STICKY are for volatile databases, on this node only.
     fn set_db_flag(&mut self, caller: Caller, db: DbId, flag: DbFlags) {
-        let volatile = self.cluster.databases.get_mut(&db).filter(|db| db.is_volatile());
+        let volatile = self
+            .cluster
+            .databases
+            .get_mut(&db)
+            .filter(|db| db.is_volatile());
         let status = match volatile {
             Some(database) => {
                 database.flags |= flag;
@@ -172,7 +192,8 @@ impl Node {
         };
         // The reply must precede the first record.
         self.answer_status(caller, 0);
-        self.traverses.start(client, start, with_empty, &mut self.cluster, now);
+        self.traverses
+            .start(client, start, with_empty, &mut self.cluster, now);
     }
 
     /// This node's share of a traverse.
@@ -186,24 +207,43 @@ impl Node {
         let volatile = database.is_volatile();
         let only_dmaster = volatile.then_some(self.cluster.me);
         let ticket = self.cluster.ticket();
-        self.waiting.insert(ticket, Waiting::Traverse {
-            origin,
-            traverse: all.reqid,
+        self.waiting.insert(
+            ticket,
+            Waiting::Traverse {
+                origin,
+                traverse: all.reqid,
+                db: all.db_id,
+                client_reqid: all.client_reqid,
+                srvid: all.srvid,
+            },
+        );
+        let op = DbOp::Traverse {
+            only_dmaster,
+            with_empty: with_empty || !volatile,
+        };
+        self.cluster.effect(Effect::Db {
+            ticket,
             db: all.db_id,
-            client_reqid: all.client_reqid,
-            srvid: all.srvid,
+            op,
         });
-        let op = DbOp::Traverse { only_dmaster, with_empty: with_empty || !volatile };
-        self.cluster.effect(Effect::Db { ticket, db: all.db_id, op });
         self.answer_status(caller, 0);
     }
 
     pub(super) fn traverse_records(&mut self, origin: Pnn, traverse: ReqId, records: &Bytes) {
-        let Ok(buffer) = RecBuffer::decode(&mut records.clone()) else { return };
+        let Ok(buffer) = RecBuffer::decode(&mut records.clone()) else {
+            return;
+        };
         for record in &buffer {
             let key = records.slice_ref(record.key);
             let data = records.slice_ref(record.data);
-            self.send_traverse_data(origin, RecData { reqid: traverse, key, data });
+            self.send_traverse_data(
+                origin,
+                RecData {
+                    reqid: traverse,
+                    key,
+                    data,
+                },
+            );
         }
     }
 
@@ -218,17 +258,27 @@ impl Node {
 
     fn traverse_kill(&mut self, caller: Caller, kill: &TraverseStart) {
         let is_it = |reqid: ReqId, at: Srvid| reqid == kill.reqid && at == kill.srvid;
-        let found = self.waiting.iter().find_map(|(ticket, waiting)| match waiting {
-            Waiting::Traverse { origin, client_reqid, srvid, db, .. }
-                if *origin == caller.node && is_it(*client_reqid, *srvid) =>
-            {
-                Some((*ticket, *db))
-            }
-            _ => None,
-        });
+        let found = self
+            .waiting
+            .iter()
+            .find_map(|(ticket, waiting)| match waiting {
+                Waiting::Traverse {
+                    origin,
+                    client_reqid,
+                    srvid,
+                    db,
+                    ..
+                } if *origin == caller.node && is_it(*client_reqid, *srvid) => Some((*ticket, *db)),
+                _ => None,
+            });
         if let Some((traverse, db)) = found {
             let ticket = self.cluster.ticket();
-            self.waiting.insert(ticket, Waiting::Background { what: "stop of a traverse" });
+            self.waiting.insert(
+                ticket,
+                Waiting::Background {
+                    what: "stop of a traverse",
+                },
+            );
             let op = DbOp::StopTraverse { ticket: traverse };
             self.cluster.effect(Effect::Db { ticket, db, op });
         }

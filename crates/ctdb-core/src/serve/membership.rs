@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    BanState, Capabilities, IfaceList, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, PublicIpList,
-    RunState, SockAddr, TunableList, TunableNames,
+    BanState, Capabilities, IfaceList, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap,
+    PublicIpList, RunState, SockAddr, TunableList, TunableNames,
 };
 use tracing::{error, warn};
 
@@ -73,7 +73,10 @@ impl Node {
             Request::SetBanState(ban) => self.set_ban(caller, ban, now),
             Request::GetBanState => {
                 let seconds = self.ban.map_or(Duration::ZERO, |ban| ban.length);
-                let state = BanState { pnn: self.cluster.me, time: seconds };
+                let state = BanState {
+                    pnn: self.cluster.me,
+                    time: seconds,
+                };
                 self.answer_data(caller, &state);
             }
             Request::GetReclockFile => match self.config.cluster_lock.clone() {
@@ -94,7 +97,9 @@ impl Node {
             Request::GetTunable(get) => self.get_tunable(caller, &get.name),
             Request::ListTunables => self.list_tunables(caller),
             Request::GetAllTunables => {
-                let tunables = TunableList { values: *self.cluster.tunables.values() };
+                let tunables = TunableList {
+                    values: *self.cluster.tunables.values(),
+                };
                 self.answer_data(caller, &tunables);
             }
             // The recovery daemon's part lives in this process: there is nothing to watch.
@@ -127,7 +132,9 @@ impl Node {
             flags: node.flags,
             addr: SockAddr(node.addr),
         });
-        NodeMap { nodes: nodes.collect() }
+        NodeMap {
+            nodes: nodes.collect(),
+        }
     }
 
     /// MODIFY_FLAGS: the leader tells what a node says of itself (cluster.md 2.2). Whether a node
@@ -141,12 +148,18 @@ impl Node {
             return self.answer_status(caller, 0);
         }
         let starting = self.cluster.run_state.raw() <= RunState::Startup.raw();
-        let Some(node) = self.cluster.node_mut(pnn) else { return };
+        let Some(node) = self.cluster.node_mut(pnn) else {
+            return;
+        };
         let old = node.flags;
         let new = change.new_flags & !NodeFlags::DISCONNECTED;
         node.flags = new;
         if new != old {
-            warn!("Node {pnn} has changed flags - {:#x} -> {:#x}", old.bits(), new.bits());
+            warn!(
+                "Node {pnn} has changed flags - {:#x} -> {:#x}",
+                old.bits(),
+                new.bits()
+            );
         }
         if new != old && new.is_empty() && starting {
             let why = format!("Node {pnn} became healthy - force recovery for startup");
@@ -193,7 +206,10 @@ impl Node {
     fn ban_for(&mut self, length: Duration, now: Instant) {
         error!("Banning this node for {} seconds", length.as_secs());
         let was_banned = self.ban.is_some();
-        self.ban = Some(Ban { length, until: now + length });
+        self.ban = Some(Ban {
+            length,
+            until: now + length,
+        });
         self.set_my_flag(NodeFlags::BANNED, true);
         if !was_banned {
             self.become_inactive(now);
@@ -209,7 +225,10 @@ impl Node {
             error!(
                 "Banning timed out, but not all databases frozen yet - banning this node again."
             );
-            return self.ban_for(self.cluster.tunables.seconds(Tunable::RecoveryBanPeriod), now);
+            return self.ban_for(
+                self.cluster.tunables.seconds(Tunable::RecoveryBanPeriod),
+                now,
+            );
         }
         error!("Banning timed out");
         self.ban = None;
@@ -246,7 +265,9 @@ impl Node {
     }
 
     fn list_tunables(&mut self, caller: Caller) {
-        let names = Tunable::current().map(|tunable| tunable.name().to_owned()).collect();
+        let names = Tunable::current()
+            .map(|tunable| tunable.name().to_owned())
+            .collect();
         self.answer_data(caller, &TunableNames { names });
     }
 }

@@ -16,9 +16,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use ctdb_proto::control::{ControlDecodeError, Request};
-use ctdb_proto::{
-    Body, ClientId, ControlFlags, Pnn, ReplyControl, ReqControl, ReqId, Wire,
-};
+use ctdb_proto::{Body, ClientId, ControlFlags, Pnn, ReplyControl, ReqControl, ReqId, Wire};
 use tracing::{error, warn};
 
 use crate::effect::{DbAnswer, Ticket};
@@ -51,11 +49,21 @@ impl Node {
         request: Request,
         now: Instant,
     ) {
-        let Err(request) = self.serve_membership(caller, request, now) else { return };
-        let Err(request) = self.serve_database(caller, control, request, now) else { return };
-        let Err(request) = self.serve_recovery(caller, request, now) else { return };
-        let Err(request) = self.serve_client(caller, request, now) else { return };
-        let Err(_) = self.serve_statistics(caller, request, now) else { return };
+        let Err(request) = self.serve_membership(caller, request, now) else {
+            return;
+        };
+        let Err(request) = self.serve_database(caller, control, request, now) else {
+            return;
+        };
+        let Err(request) = self.serve_recovery(caller, request, now) else {
+            return;
+        };
+        let Err(request) = self.serve_client(caller, request, now) else {
+            return;
+        };
+        let Err(_) = self.serve_statistics(caller, request, now) else {
+            return;
+        };
         warn!("Control {} is not served yet", control.opcode);
         let text = "control is not served yet";
         self.answer(caller, ReplyControl::error(-1, text));
@@ -70,7 +78,8 @@ impl Node {
 
     pub(crate) fn answer(&mut self, caller: Caller, reply: ReplyControl) {
         if caller.wants_reply {
-            self.cluster.send(caller.node, caller.reqid, Body::ReplyControl(reply));
+            self.cluster
+                .send(caller.node, caller.reqid, Body::ReplyControl(reply));
         }
     }
 
@@ -97,27 +106,45 @@ impl Node {
         answer: Result<DbAnswer, DbFailure>,
         now: Instant,
     ) {
-        if self.migrator.db_answered(ticket, &answer, &mut self.cluster, now) {
+        if self
+            .migrator
+            .db_answered(ticket, &answer, &mut self.cluster, now)
+        {
             return;
         }
         if let Ok(DbAnswer::Batch(records)) = answer {
             return self.batch(ticket, records);
         }
-        let Some(waiting) = self.waiting.remove(&ticket) else { return };
+        let Some(waiting) = self.waiting.remove(&ticket) else {
+            return;
+        };
         if let Err(failure) = &answer {
             error!("{failure}");
         }
         match waiting {
             Waiting::StartAttach => self.start_attach_done(answer),
-            Waiting::Attach { callers, db, name, flags } => {
+            Waiting::Attach {
+                callers,
+                db,
+                name,
+                flags,
+            } => {
                 self.attach_done(&callers, db, name, flags, answer, now);
             }
             Waiting::Freeze { db } => self.freeze_done(db, answer.is_ok(), now),
             Waiting::Status { caller } => self.answer_status(caller, status_of(&answer)),
-            Waiting::TransactionStart { caller, db, transaction } => {
+            Waiting::TransactionStart {
+                caller,
+                db,
+                transaction,
+            } => {
                 self.transaction_started(caller, db, transaction, &answer);
             }
-            Waiting::TransactionCommit { caller, db, transaction } => {
+            Waiting::TransactionCommit {
+                caller,
+                db,
+                transaction,
+            } => {
                 self.transaction_committed(caller, db, transaction, &answer);
             }
             Waiting::Pull { caller, .. } => self.answer_count(caller, answer),
@@ -126,7 +153,9 @@ impl Node {
             Waiting::Update { caller, started } => {
                 self.update_done(caller, now.saturating_duration_since(started), answer);
             }
-            Waiting::Traverse { origin, traverse, .. } => self.traverse_end(origin, traverse),
+            Waiting::Traverse {
+                origin, traverse, ..
+            } => self.traverse_end(origin, traverse),
             Waiting::EnableSeqnum { caller, db } => self.seqnum_enabled(caller, db, &answer, now),
             Waiting::FileSeqnum { db } => self.file_seqnum(db, answer),
             Waiting::BumpSeqnum { db } => self.file_seqnum_bumped(db, answer),
@@ -142,7 +171,9 @@ impl Node {
                 let (node, srvid) = (caller.node, *srvid);
                 self.cluster.send_message(node.into(), srvid, &records);
             }
-            Some(Waiting::Traverse { origin, traverse, .. }) => {
+            Some(Waiting::Traverse {
+                origin, traverse, ..
+            }) => {
                 let (origin, traverse) = (*origin, *traverse);
                 self.traverse_records(origin, traverse, &records);
             }

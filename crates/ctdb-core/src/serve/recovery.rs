@@ -84,15 +84,23 @@ impl Node {
         }
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::SetRecmode { caller });
-        self.cluster.effect(Effect::TestClusterLock { ticket, limit: LOCK_TEST_LIMIT });
+        self.cluster.effect(Effect::TestClusterLock {
+            ticket,
+            limit: LOCK_TEST_LIMIT,
+        });
     }
 
     /// A database that was attached in the middle of the recovery has not taken part in it.
     fn has_inconsistent_generation(&self) -> bool {
         let ours = self.cluster.vnn_map.generation;
         let mut databases = self.cluster.databases.values();
-        let Some(odd) = databases.find(|db| db.generation != ours) else { return false };
-        error!("Inconsistent DB generation {} for {}", odd.generation, odd.name);
+        let Some(odd) = databases.find(|db| db.generation != ours) else {
+            return false;
+        };
+        error!(
+            "Inconsistent DB generation {} for {}",
+            odd.generation, odd.name
+        );
         true
     }
 
@@ -145,12 +153,19 @@ impl Node {
     }
 
     fn frozen(&self, db: DbId) -> bool {
-        self.cluster.databases.get(&db).is_some_and(|db| db.is_frozen())
+        self.cluster
+            .databases
+            .get(&db)
+            .is_some_and(|db| db.is_frozen())
     }
 
     /// The database is frozen and in the transaction with that id.
     fn in_transaction(&self, db: DbId, transaction: Generation) -> bool {
-        let open = self.cluster.databases.get(&db).and_then(|db| db.transaction);
+        let open = self
+            .cluster
+            .databases
+            .get(&db)
+            .and_then(|db| db.transaction);
         self.frozen(db) && open == Some(transaction)
     }
 
@@ -164,7 +179,11 @@ impl Node {
         if !self.frozen(db) {
             return self.answer_status(caller, -1);
         }
-        let waiting = Waiting::TransactionStart { caller, db, transaction };
+        let waiting = Waiting::TransactionStart {
+            caller,
+            db,
+            transaction,
+        };
         self.start_db_work(db, DbOp::TransactionStart, waiting);
     }
 
@@ -197,7 +216,11 @@ impl Node {
         if !self.in_transaction(db, transaction) {
             return self.answer_status(caller, -1);
         }
-        let waiting = Waiting::TransactionCommit { caller, db, transaction };
+        let waiting = Waiting::TransactionCommit {
+            caller,
+            db,
+            transaction,
+        };
         self.start_db_work(db, DbOp::TransactionCommit, waiting);
     }
 
@@ -224,15 +247,29 @@ impl Node {
     /// (data-plane.md 1.6).
     fn update_health(&mut self, db: DbId) {
         const NO_HEALTHY_NODES: &str = "NO-HEALTHY-NODES - ";
-        let some_healthy = self.cluster.nodes.iter().any(|node| node.flags == NodeFlags::empty());
-        let Some(database) = self.cluster.databases.get_mut(&db) else { return };
-        let Some(reason) = database.health.take() else { return };
+        let some_healthy = self
+            .cluster
+            .nodes
+            .iter()
+            .any(|node| node.flags == NodeFlags::empty());
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return;
+        };
+        let Some(reason) = database.health.take() else {
+            return;
+        };
         database.health = (!some_healthy).then(|| {
             let known = reason.starts_with(NO_HEALTHY_NODES);
-            if known { reason } else { format!("{NO_HEALTHY_NODES}{reason}") }
+            if known {
+                reason
+            } else {
+                format!("{NO_HEALTHY_NODES}{reason}")
+            }
         });
         let reason = database.health.clone();
-        let what = Waiting::Background { what: "health mark" };
+        let what = Waiting::Background {
+            what: "health mark",
+        };
         self.start_db_work(db, DbOp::SetHealth { reason }, what);
     }
 
@@ -248,7 +285,12 @@ impl Node {
         if !self.frozen(db) {
             return self.answer_status(caller, -1);
         }
-        if self.cluster.databases.get(&db).is_some_and(|db| db.invalid_records) {
+        if self
+            .cluster
+            .databases
+            .get(&db)
+            .is_some_and(|db| db.invalid_records)
+        {
             return self.answer_data(caller, &0_u32);
         }
         let batch_limit = self.cluster.tunables.get(Tunable::RecBufferSizeLimit) as usize;
@@ -278,7 +320,11 @@ impl Node {
     }
 
     fn push_confirm(&mut self, caller: Caller, db: DbId) {
-        let pushing = self.cluster.databases.get(&db).is_some_and(|db| db.push.is_some());
+        let pushing = self
+            .cluster
+            .databases
+            .get(&db)
+            .is_some_and(|db| db.push.is_some());
         if !(self.frozen(db) && pushing) {
             return self.answer_status(caller, -1);
         }
@@ -337,26 +383,35 @@ impl Node {
         let control = Request::GetReclockFile.to_control(ControlFlags::empty());
         let asker = Asker::LeadersLock(ticket);
         let limit = self.cluster.control_timeout();
-        if self.cluster.ask(asker, caller.node, control, limit, now).is_err() {
+        if self
+            .cluster
+            .ask(asker, caller.node, control, limit, now)
+            .is_err()
+        {
             self.leaders_lock(ticket, None, now);
         }
     }
 
     /// The leader has said which cluster lock it has, or has not answered.
-    pub(crate) fn leaders_lock(
-        &mut self,
-        ticket: Ticket,
-        lock: Option<Bytes>,
-        now: Instant,
-    ) {
-        let Some(Waiting::LeadersLock { caller }) = self.waiting.remove(&ticket) else { return };
-        let Some(lock) = lock else { return self.answer_status(caller, -1) };
+    pub(crate) fn leaders_lock(&mut self, ticket: Ticket, lock: Option<Bytes>, now: Instant) {
+        let Some(Waiting::LeadersLock { caller }) = self.waiting.remove(&ticket) else {
+            return;
+        };
+        let Some(lock) = lock else {
+            return self.answer_status(caller, -1);
+        };
         let theirs = lock.strip_suffix(&[0]).unwrap_or(&lock);
         let ours = self.config.cluster_lock.as_deref().unwrap_or_default();
         if theirs == ours.as_bytes() {
             return self.run_recovery_event(caller, true, now);
         }
-        let shown = |lock: &str| if lock.is_empty() { "NULL".to_owned() } else { lock.to_owned() };
+        let shown = |lock: &str| {
+            if lock.is_empty() {
+                "NULL".to_owned()
+            } else {
+                lock.to_owned()
+            }
+        };
         let (theirs, ours) = (shown(&String::from_utf8_lossy(theirs)), shown(ours));
         let reason = format!(
             "Recovery lock configuration inconsistent: recmaster has {theirs}, this node has \

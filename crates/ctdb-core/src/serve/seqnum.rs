@@ -25,8 +25,13 @@ impl Node {
             return self.answer_status(caller, 0);
         }
         let ticket = self.cluster.ticket();
-        self.waiting.insert(ticket, Waiting::EnableSeqnum { caller, db });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::EnableFileSeqnum });
+        self.waiting
+            .insert(ticket, Waiting::EnableSeqnum { caller, db });
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::EnableFileSeqnum,
+        });
     }
 
     pub(super) fn seqnum_enabled(
@@ -41,7 +46,9 @@ impl Node {
         {
             database.file_seqnum = Some(*number);
             database.open_flags |= TDB_SEQNUM;
-            self.times.seqnum_tick.get_or_insert(now + self.cluster.seqnum_interval());
+            self.times
+                .seqnum_tick
+                .get_or_insert(now + self.cluster.seqnum_interval());
         }
         self.answer_status(caller, status_of(answer));
     }
@@ -53,18 +60,30 @@ impl Node {
         }
         self.times.seqnum_tick = Some(now + self.cluster.seqnum_interval());
         let databases = self.cluster.databases.values();
-        let counted = databases.filter(|db| db.file_seqnum.is_some()).map(|db| db.id);
+        let counted = databases
+            .filter(|db| db.file_seqnum.is_some())
+            .map(|db| db.id);
         for db in counted.collect::<Vec<_>>() {
             let ticket = self.cluster.ticket();
             self.waiting.insert(ticket, Waiting::FileSeqnum { db });
-            self.cluster.effect(Effect::Db { ticket, db, op: DbOp::FileSeqnum });
+            self.cluster.effect(Effect::Db {
+                ticket,
+                db,
+                op: DbOp::FileSeqnum,
+            });
         }
     }
 
     pub(super) fn file_seqnum(&mut self, db: DbId, answer: Result<DbAnswer, DbFailure>) {
-        let Ok(DbAnswer::Number(number)) = answer else { return };
-        let Some(database) = self.cluster.databases.get_mut(&db) else { return };
-        let Some(announced) = &mut database.file_seqnum else { return };
+        let Ok(DbAnswer::Number(number)) = answer else {
+            return;
+        };
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return;
+        };
+        let Some(announced) = &mut database.file_seqnum else {
+            return;
+        };
         if *announced == number {
             return;
         }
@@ -83,20 +102,34 @@ impl Node {
         if caller.node == self.cluster.me {
             return self.answer_status(caller, 0);
         }
-        if self.cluster.databases.get(&db).is_none_or(|d| d.health.is_some()) {
+        if self
+            .cluster
+            .databases
+            .get(&db)
+            .is_none_or(|d| d.health.is_some())
+        {
             return self.answer_status(caller, -1);
         }
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, Waiting::BumpSeqnum { db });
-        self.cluster.effect(Effect::Db { ticket, db, op: DbOp::BumpFileSeqnum });
+        self.cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::BumpFileSeqnum,
+        });
         self.answer_status(caller, 0);
     }
 
     /// Remembers the number, so that it does not echo.
     pub(super) fn file_seqnum_bumped(&mut self, db: DbId, answer: Result<DbAnswer, DbFailure>) {
-        let Ok(DbAnswer::Number(number)) = answer else { return };
-        if let Some(announced) =
-            self.cluster.databases.get_mut(&db).and_then(|db| db.file_seqnum.as_mut())
+        let Ok(DbAnswer::Number(number)) = answer else {
+            return;
+        };
+        if let Some(announced) = self
+            .cluster
+            .databases
+            .get_mut(&db)
+            .and_then(|db| db.file_seqnum.as_mut())
         {
             *announced = number;
         }

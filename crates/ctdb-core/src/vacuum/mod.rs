@@ -96,9 +96,10 @@ impl Vacuum {
             VacuumWork::TryDelete { batch, .. } => self.batches.contains_key(&batch),
             VacuumWork::Fetch { run }
             | VacuumWork::Check { run, .. }
-            | VacuumWork::Delete { run, .. } => {
-                self.run.as_ref().is_some_and(|current| current.number == run)
-            }
+            | VacuumWork::Delete { run, .. } => self
+                .run
+                .as_ref()
+                .is_some_and(|current| current.number == run),
         }
     }
 
@@ -165,7 +166,9 @@ pub(crate) fn decide(view: View<'_>, work: VacuumWork, record: Option<Record>) -
 
 /// Step 1: a record that a client here is waiting for is no business of vacuuming.
 fn look_to_fetch(view: View<'_>, record: Option<&Record>) -> VacuumOutcome {
-    let dmaster = record.and_then(|r| r.header.dmaster()).filter(|pnn| *pnn != view.me());
+    let dmaster = record
+        .and_then(|r| r.header.dmaster())
+        .filter(|pnn| *pnn != view.me());
     match dmaster.filter(|pnn| view.is_member(*pnn) && !view.is_being_fetched()) {
         Some(to) => VacuumOutcome::Ask { to },
         None => VacuumOutcome::Skip,
@@ -175,13 +178,18 @@ fn look_to_fetch(view: View<'_>, record: Option<&Record>) -> VacuumOutcome {
 /// Step 2, and once more before the delete of step 4. The original goes by the flags in the
 /// queue; those in the record are at least as true.
 fn look_to_delete(view: View<'_>, record: Option<&Record>, queued: Rsn) -> VacuumOutcome {
-    let Some(Record { header, data }) = record else { return VacuumOutcome::Skip };
+    let Some(Record { header, data }) = record else {
+        return VacuumOutcome::Skip;
+    };
     let idle = header.dmaster == view.me().get() && header.rsn == queued;
     if !idle || !data.is_empty() || header.flags.intersects(RecordFlags::RO_FLAGS) {
         return VacuumOutcome::Skip;
     }
     if view.lmaster != view.me() {
-        VacuumOutcome::TellLmaster { lmaster: view.lmaster, header: *header }
+        VacuumOutcome::TellLmaster {
+            lmaster: view.lmaster,
+            header: *header,
+        }
     } else if header.flags.contains(RecordFlags::MIGRATED_WITH_DATA) {
         VacuumOutcome::AskAll { header: *header }
     } else {
@@ -200,7 +208,9 @@ impl Migrator {
         if volatile(record.db_id, cluster).is_none() {
             return -1;
         }
-        self.state(record.db_id).vacuum.schedule(&record.key, record.header);
+        self.state(record.db_id)
+            .vacuum
+            .schedule(&record.key, record.header);
         0
     }
 
@@ -245,7 +255,12 @@ impl Migrator {
         if let Some(run) = self.vacuum.run.as_mut().filter(|run| run.db == db) {
             run.stop();
         }
-        for batch in self.vacuum.batches.values_mut().filter(|batch| batch.db() == db) {
+        for batch in self
+            .vacuum
+            .batches
+            .values_mut()
+            .filter(|batch| batch.db() == db)
+        {
             batch.stop();
         }
     }
@@ -269,7 +284,12 @@ impl Migrator {
             }
             (VacuumWork::Fetch { run }, VacuumOutcome::Ask { to }) => {
                 let (call, origin) = (vacuum_call(db, key), Origin::Vacuum { run });
-                let pending = PendingCall { db, call, origin, asked_at: now };
+                let pending = PendingCall {
+                    db,
+                    call,
+                    origin,
+                    asked_at: now,
+                };
                 self.ask_for_vacuuming(pending, to, cluster);
             }
             _ => {
@@ -289,7 +309,12 @@ impl Migrator {
     }
 
     pub(crate) fn vacuum_poll_timeout(&self) -> Option<Instant> {
-        let batches = self.vacuum.batches.values().filter_map(TryDelete::poll_timeout).min();
+        let batches = self
+            .vacuum
+            .batches
+            .values()
+            .filter_map(TryDelete::poll_timeout)
+            .min();
         let run = match &self.vacuum.run {
             Some(run) => run.poll_timeout(),
             None => self.queues().filter_map(|queues| queues.next_run).min(),
@@ -323,7 +348,10 @@ impl Migrator {
 
 /// Time between two runs of a database.
 fn interval(cluster: &Cluster) -> Duration {
-    cluster.tunables.seconds(Tunable::VacuumInterval).max(Duration::from_secs(1))
+    cluster
+        .tunables
+        .seconds(Tunable::VacuumInterval)
+        .max(Duration::from_secs(1))
 }
 
 /// Not during a recovery, nor in a frozen database.

@@ -44,7 +44,8 @@ impl TryDelete {
     }
 
     fn keep(&mut self, key: &[u8], header: &RecordHeader) {
-        self.kept.push_record(ReqId(self.db.get()), key, header, b"");
+        self.kept
+            .push_record(ReqId(self.db.get()), key, header, b"");
     }
 }
 
@@ -54,7 +55,9 @@ pub(super) fn look(view: View<'_>, sent: RecordHeader, record: Option<&Record>) 
     if view.lmaster == view.me() {
         return VacuumOutcome::Skip;
     }
-    let Some(Record { header, .. }) = record else { return VacuumOutcome::Deleted };
+    let Some(Record { header, .. }) = record else {
+        return VacuumOutcome::Deleted;
+    };
     let read_only = (header.flags | sent.flags).intersects(RecordFlags::RO_FLAGS);
     let mine = header.dmaster == view.me().get();
     if mine || read_only || header.rsn > sent.rsn {
@@ -86,7 +89,14 @@ impl Migrator {
             }
         }
         let number = self.vacuum.number();
-        let batch = TryDelete { caller, db, queue, in_flight: 0, resume: None, kept };
+        let batch = TryDelete {
+            caller,
+            db,
+            queue,
+            in_flight: 0,
+            resume: None,
+            kept,
+        };
         self.vacuum.batches.insert(number, batch);
         self.continue_batch(number, cluster);
     }
@@ -99,7 +109,9 @@ impl Migrator {
         outcome: VacuumOutcome,
         now: Instant,
     ) {
-        let Some(batch) = self.vacuum.batches.get_mut(&number) else { return };
+        let Some(batch) = self.vacuum.batches.get_mut(&number) else {
+            return;
+        };
         if !matches!(outcome, VacuumOutcome::Deleted) {
             batch.keep(key, sent);
         }
@@ -112,14 +124,19 @@ impl Migrator {
     pub(super) fn continue_batches(&mut self, cluster: &mut Cluster, now: Instant) {
         let due = |batch: &TryDelete| batch.resume.is_some_and(|at| at <= now);
         let batches = self.vacuum.batches.iter();
-        let due: Vec<u64> = batches.filter(|(_, b)| due(b)).map(|(number, _)| *number).collect();
+        let due: Vec<u64> = batches
+            .filter(|(_, b)| due(b))
+            .map(|(number, _)| *number)
+            .collect();
         for number in due {
             self.continue_batch(number, cluster);
         }
     }
 
     fn continue_batch(&mut self, number: u64, cluster: &mut Cluster) {
-        let Some(batch) = self.vacuum.batches.get_mut(&number) else { return };
+        let Some(batch) = self.vacuum.batches.get_mut(&number) else {
+            return;
+        };
         batch.resume = None;
         if batch.queue.is_empty() {
             if let Some(batch) = self.vacuum.batches.remove(&number) {
@@ -132,7 +149,10 @@ impl Migrator {
         let jobs: Vec<_> = batch.queue.drain(..BATCH.min(batch.queue.len())).collect();
         batch.in_flight = jobs.len();
         for (key, sent) in jobs {
-            let work = VacuumWork::TryDelete { batch: number, sent };
+            let work = VacuumWork::TryDelete {
+                batch: number,
+                sent,
+            };
             self.submit(db, key, Work::Vacuum(work), cluster);
         }
     }

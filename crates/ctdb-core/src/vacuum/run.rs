@@ -13,9 +13,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use ctdb_conf::Tunable;
-use ctdb_proto::{
-    DbId, Dest, Opcode, Pnn, RecBuffer, RecordHeader, ReplyControl, ReqId, Wire,
-};
+use ctdb_proto::{DbId, Dest, Opcode, Pnn, RecBuffer, RecordHeader, ReplyControl, ReqId, Wire};
 use tracing::{debug, info, warn};
 
 use super::{BATCH, PAUSE, VacuumOutcome, VacuumWork, reply};
@@ -79,7 +77,10 @@ impl Run {
         match outcome {
             VacuumOutcome::Skip | VacuumOutcome::Ask { .. } => {}
             VacuumOutcome::TellLmaster { lmaster, header } => {
-                self.to_lmaster.entry(lmaster).or_default().push((key, header));
+                self.to_lmaster
+                    .entry(lmaster)
+                    .or_default()
+                    .push((key, header));
             }
             VacuumOutcome::AskAll { header } => _ = self.to_delete.insert(key, header),
             VacuumOutcome::Deleted => self.deleted += 1,
@@ -127,8 +128,14 @@ impl Migrator {
         now: Instant,
     ) {
         let limit = cluster.tunables.seconds(Tunable::VacuumMaxRunTime);
-        let phase = if full { Phase::List(cluster.ticket()) } else { Phase::Fetch };
-        let fetches = std::mem::take(&mut self.state(db).vacuum.fetches).into_iter().collect();
+        let phase = if full {
+            Phase::List(cluster.ticket())
+        } else {
+            Phase::Fetch
+        };
+        let fetches = std::mem::take(&mut self.state(db).vacuum.fetches)
+            .into_iter()
+            .collect();
         self.vacuum.run = Some(Run {
             number: self.vacuum.number(),
             db,
@@ -147,7 +154,9 @@ impl Migrator {
             deleted: 0,
         });
         if let Phase::List(ticket) = phase {
-            let op = DbOp::ListEmpty { dmaster: cluster.me };
+            let op = DbOp::ListEmpty {
+                dmaster: cluster.me,
+            };
             cluster.effect(Effect::Db { ticket, db, op });
         } else {
             self.advance_run(cluster, now);
@@ -168,7 +177,12 @@ impl Migrator {
             }
             return true;
         }
-        let Some(run) = self.vacuum.run.as_mut().filter(|r| r.phase == Phase::List(ticket)) else {
+        let Some(run) = self
+            .vacuum
+            .run
+            .as_mut()
+            .filter(|r| r.phase == Phase::List(ticket))
+        else {
             return false;
         };
         match answer {
@@ -189,7 +203,9 @@ impl Migrator {
     }
 
     fn list(&mut self, db: DbId, mut records: Bytes) {
-        let Ok(records) = RecBuffer::decode(&mut records) else { return };
+        let Ok(records) = RecBuffer::decode(&mut records) else {
+            return;
+        };
         let queues = &mut self.state(db).vacuum;
         for record in &records {
             if let Ok((header, _)) = record.split() {
@@ -200,12 +216,17 @@ impl Migrator {
 
     /// Goes on after a pause; ends a run that takes too long.
     pub(super) fn continue_run(&mut self, cluster: &mut Cluster, now: Instant) {
-        let Some(run) = &mut self.vacuum.run else { return };
+        let Some(run) = &mut self.vacuum.run else {
+            return;
+        };
         if run.stopped {
             return self.end_run(false, cluster, now);
         }
         if run.deadline.is_some_and(|at| at <= now) {
-            let name = cluster.databases.get(&run.db).map_or("?", |db| db.name.as_str());
+            let name = cluster
+                .databases
+                .get(&run.db)
+                .map_or("?", |db| db.name.as_str());
             warn!("Vacuuming child process timed out for db {name}");
             return self.end_run(false, cluster, now);
         }
@@ -232,7 +253,9 @@ impl Migrator {
 
     /// The current phase has nothing left to do. `false` if the run cannot go on now.
     fn next_phase(&mut self, cluster: &mut Cluster, now: Instant) -> bool {
-        let Some(run) = &mut self.vacuum.run else { return false };
+        let Some(run) = &mut self.vacuum.run else {
+            return false;
+        };
         match run.phase {
             Phase::List(_) => return false,
             Phase::Fetch => {
@@ -303,7 +326,9 @@ impl Migrator {
         cluster: &mut Cluster,
         now: Instant,
     ) {
-        let Some(run) = &mut self.vacuum.run else { return };
+        let Some(run) = &mut self.vacuum.run else {
+            return;
+        };
         let number = run.number;
         run.in_flight += 1;
         let ticket = cluster.ticket();
@@ -324,7 +349,9 @@ impl Migrator {
         answer: Option<ReplyControl>,
         now: Instant,
     ) {
-        let Some(run) = self.vacuum.run.as_mut().filter(|r| r.number == number) else { return };
+        let Some(run) = self.vacuum.run.as_mut().filter(|r| r.number == number) else {
+            return;
+        };
         let db = run.db;
         let answer = answer.filter(|reply| reply.status == 0);
         let mut back: Vec<(Bytes, RecordHeader)> = Vec::new();
@@ -361,19 +388,40 @@ impl Migrator {
 
     /// Ends the run; whatever it has not done goes back into the queues. The original loses it.
     fn end_run(&mut self, ok: bool, cluster: &mut Cluster, now: Instant) {
-        let Some(run) = self.vacuum.run.take() else { return };
+        let Some(run) = self.vacuum.run.take() else {
+            return;
+        };
         self.forget_vacuum_calls(run.number, cluster);
         if let Some(caller) = run.caller {
-            reply(caller, ReplyControl::status(if ok { 0 } else { -1 }), cluster);
+            reply(
+                caller,
+                ReplyControl::status(if ok { 0 } else { -1 }),
+                cluster,
+            );
         }
-        let Some(database) = cluster.databases.get_mut(&run.db) else { return };
+        let Some(database) = cluster.databases.get_mut(&run.db) else {
+            return;
+        };
         let took = now.saturating_duration_since(run.started);
-        database.statistics.vacuum_latency.record(took.as_secs_f64());
+        database
+            .statistics
+            .vacuum_latency
+            .record(took.as_secs_f64());
         let name = database.name.as_str();
-        debug!(name, deleted = run.deleted, full = run.full, ok, "vacuuming has ended");
+        debug!(
+            name,
+            deleted = run.deleted,
+            full = run.full,
+            ok,
+            "vacuuming has ended"
+        );
         let interval = super::interval(cluster);
         let queues = &mut self.state(run.db).vacuum;
-        queues.runs = if run.full { 0 } else { queues.runs.saturating_add(1) };
+        queues.runs = if run.full {
+            0
+        } else {
+            queues.runs.saturating_add(1)
+        };
         if run.caller.is_none() {
             queues.next_run = Some(now + interval);
         }
@@ -395,6 +443,10 @@ impl Migrator {
         let ticket = cluster.ticket();
         info!(%db, min_free, "repacking if there are so many holes");
         self.vacuum.repacks.insert(ticket);
-        cluster.effect(Effect::Db { ticket, db, op: DbOp::Repack { min_free } });
+        cluster.effect(Effect::Db {
+            ticket,
+            db,
+            op: DbOp::Repack { min_free },
+        });
     }
 }

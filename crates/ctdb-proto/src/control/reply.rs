@@ -43,7 +43,11 @@ macro_rules! replies {
         impl Reply {
             /// Decodes the reply to a control with this opcode. Data that comes with a failure is
             /// not looked at, nor are bytes behind the data.
-            pub fn decode(opcode: Opcode, status: i32, mut data: Bytes) -> Result<Self, DecodeError> {
+            pub fn decode(
+                opcode: Opcode,
+                status: i32,
+                mut data: Bytes,
+            ) -> Result<Self, DecodeError> {
                 if let Some(value) = Self::from_status(opcode, status) {
                     return value;
                 }

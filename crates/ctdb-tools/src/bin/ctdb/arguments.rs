@@ -81,9 +81,11 @@ fn hex_digit(byte: u8) -> Option<u8> {
         .and_then(|digit| u8::try_from(digit).ok())
 }
 
-/// A 32-bit number in C syntax; what follows its digits is ignored. Failures are silent.
+/// A 32-bit number in C syntax; what follows its digits is ignored. Failures are silent. As in the
+/// original only the low 32 bits of a longer one count, and only more than 64 bits are an error.
 pub(crate) fn number(text: &str) -> Result<u32, Failure> {
-    number_64(text).and_then(|wide| u32::try_from(wide).map_err(|_| Failure::silent(ERANGE)))
+    let low = number_64(text)? & u64::from(u32::MAX);
+    Ok(u32::try_from(low).expect("the upper half was masked out"))
 }
 
 /// Like [`number`], with 64 bits.
@@ -152,7 +154,8 @@ mod tests {
         assert_eq!(number("0x10"), Ok(16));
         assert_eq!(number("abc"), Err(Failure::silent(EINVAL)));
         assert_eq!(number("-1"), Err(Failure::silent(EINVAL)));
-        assert_eq!(number("4294967296"), Err(Failure::silent(ERANGE)));
+        assert_eq!(number("4294967297"), Ok(1));
+        assert_eq!(number("99999999999999999999"), Err(Failure::silent(ERANGE)));
         assert_eq!(number_64("0x1234567812345678"), Ok(0x1234_5678_1234_5678));
     }
 

@@ -116,8 +116,16 @@ async fn change_flag(context: &mut Context, change: &FlagChange) -> Outcome {
     let arguments = usize::from(takes_seconds);
     context.arguments.expect_count(arguments..=arguments)?;
     let node = context.node;
-    context.nodemap().await?;
-    if has_flag(context, change.flag) == change.on {
+    let is_known = match context.nodemap().await.map(drop) {
+        Ok(()) => true,
+        Err(Failure::ConnectionClosed) => return Err(Failure::ConnectionClosed),
+        // The order is sent all the same.
+        Err(failure) => {
+            failure.report();
+            false
+        }
+    };
+    if is_known && has_flag(context, change.flag) == change.on {
         complain(&format!("Node {node} is {}", change.already));
         return Ok(0);
     }

@@ -3,7 +3,7 @@
 use ctdb_proto::{DbFlags, DbId};
 
 use crate::context::Context;
-use crate::database::{self, attach as attach_to};
+use crate::database::{self, Database, attach as attach_to};
 use crate::exit::{Failure, Outcome};
 use crate::output::{machine_line, print};
 
@@ -50,6 +50,44 @@ pub(crate) async fn attach(context: &Context) -> Outcome {
     let name = context.arguments.text(0).unwrap_or_default();
     attach_to(context, &name, kind).await?;
     Ok(0)
+}
+
+pub(crate) async fn getdbseqnum(context: &Context) -> Outcome {
+    context.arguments.expect_count(1..=1)?;
+    let argument = context.arguments.text(0).unwrap_or_default();
+    let db = database::resolve(context, &argument).await?;
+    let seqnum = context
+        .target()
+        .get_db_seqnum(db.id)
+        .await
+        .map_err(|error| {
+            Failure::from(error).and(format!("Failed to get sequence number for DB {argument}"))
+        })?;
+    print(&format!("{seqnum:#x}\n")).map(|()| 0)
+}
+
+pub(crate) async fn setdbreadonly(context: &Context) -> Outcome {
+    let db = volatile_argument(context, "READONLY").await?;
+    context.target().set_db_readonly(db.id).await?;
+    Ok(0)
+}
+
+pub(crate) async fn setdbsticky(context: &Context) -> Outcome {
+    let db = volatile_argument(context, "STICKY").await?;
+    context.target().set_db_sticky(db.id).await?;
+    Ok(0)
+}
+
+/// The database of the only argument, which must be volatile to get this flag.
+async fn volatile_argument(context: &Context, flag: &str) -> Result<Database, Failure> {
+    context.arguments.expect_count(1..=1)?;
+    let db = database::resolve(context, &context.arguments.text(0).unwrap_or_default()).await?;
+    if db.flags.is_volatile() {
+        return Ok(db);
+    }
+    Err(Failure::new(format!(
+        "{flag} can be set only on volatile DB"
+    )))
 }
 
 /// A database with all that is shown of it.

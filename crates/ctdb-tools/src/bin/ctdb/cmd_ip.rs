@@ -1,7 +1,10 @@
-//! `ip`: which node hosts which public address (`cli.md` 2.5).
+//! `ip`, `ipinfo`, `ifaces` and `setifacelink`: public addresses and interfaces (`cli.md` 2.5).
 
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
+use ctdb_conf::address::parse_ip_or_bracketed;
+use ctdb_conf::public_addresses::MAX_INTERFACE_NAME;
 use ctdb_proto::control::{Iface, PublicIp, PublicIpInfo};
 use ctdb_proto::{Pnn, SockAddr};
 
@@ -42,6 +45,133 @@ pub(crate) async fn ip(context: &mut Context) -> Outcome {
             .map(|line| line.text(context.separator(), context.options.verbose)),
     );
     print(&text).map(|()| 0)
+}
+
+pub(crate) async fn ipinfo(context: &Context) -> Outcome {
+    context.arguments.expect_count(1..=1)?;
+    let text = context.arguments.text(0).unwrap_or_default();
+    let address = parse_ip_or_bracketed(&text)
+        .ok_or_else(|| Failure::new(format!("Invalid IP address {text}")))?;
+    let answer = context
+        .target()
+        .get_public_ip_info(SockAddr::from(address))
+        .await;
+    match answer.map_err(Failure::from) {
+        Ok(info) => print(&ipinfo_text(context.node, &info)).map(|()| 0),
+        Err(failure) => {
+            if failure.code() == -1 {
+                print(&format!(
+                    "Node {} does not know about IP {text}\n",
+                    context.node
+                ))?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+fn ipinfo_text(node: Pnn, info: &PublicIpInfo) -> String {
+    let address = info.ip.addr.ip();
+    let mut text = format!(
+        "Public IP[{address}] info on node {node}\nIP:{address}\nCurrentNode:{}\n\
+         NumInterfaces:{}\n",
+        Pnn::raw_or_unknown(info.ip.pnn),
+        info.ifaces.len(),
+    );
+    for (index, iface) in (0..).zip(&info.ifaces) {
+        let active = if info.active_idx == Some(index) {
+            " (active)"
+        } else {
+            ""
+        };
+        let _ = writeln!(
+            text,
+            "Interface[{}]: Name:{} Link:{} References:{}{active}",
+            index + 1,
+            iface.name,
+            up_or_down(iface),
+            iface.references,
+        );
+    }
+    text
+}
+
+pub(crate) async fn ifaces(context: &Context) -> Outcome {
+    context.arguments.expect_count(0..=0)?;
+    let list = context.target().get_ifaces().await?;
+    print(&ifaces_text(
+        context.node,
+        &list.ifaces,
+        context.separator(),
+    ))
+    .map(|()| 0)
+}
+
+fn ifaces_text(node: Pnn, ifaces: &[Iface], separator: Option<&str>) -> String {
+    if ifaces.is_empty() {
+        return format!("No interfaces configured on node {node}\n");
+    }
+    let Some(separator) = separator else {
+        let line = |iface: &Iface| {
+            let Iface {
+                name, references, ..
+            } = iface;
+            format!(
+                "name:{name} link:{} references:{references}\n",
+                up_or_down(iface)
+            )
+        };
+        return std::iter::once(format!("Interfaces on node {node}\n"))
+            .chain(ifaces.iter().map(line))
+            .collect();
+    };
+    let line = |iface: &Iface| {
+        let link = if iface.link_up { "1" } else { "0" };
+        machine_line(
+            separator,
+            &[&iface.name, link, &iface.references.to_string()],
+        )
+    };
+    std::iter::once(machine_line(
+        separator,
+        &["Name", "LinkStatus", "References"],
+    ))
+    .chain(ifaces.iter().map(line))
+    .collect()
+}
+
+fn up_or_down(iface: &Iface) -> &'static str {
+    if iface.link_up { "up" } else { "down" }
+}
+
+pub(crate) async fn setifacelink(context: &Context) -> Outcome {
+    context.arguments.expect_count(2..=2)?;
+    let name = context.arguments.text(0).unwrap_or_default();
+    if name.len() > MAX_INTERFACE_NAME {
+        return Err(Failure::new(format!("Interface name '{name}' too long")));
+    }
+    let node = context.node;
+    let list = context.target().get_ifaces().await.map_err(|error| {
+        let line = format!("Failed to get interface information from node {node}");
+        Failure::from(error).and(line)
+    })?;
+    let Some(known) = list.ifaces.into_iter().find(|iface| *iface.name == *name) else {
+        print(&format!("Interface {name} not configured on node {node}\n"))?;
+        return Err(Failure::silent(1));
+    };
+    // The original looks at the state only now.
+    let link_up = match context.arguments.text(1).as_deref() {
+        Some("up") => true,
+        Some("down") => false,
+        _ => return Err(Failure::Usage),
+    };
+    let iface = Iface {
+        link_up,
+        references: 0,
+        ..known
+    };
+    context.target().set_iface_link_state(&iface).await?;
+    Ok(0)
 }
 
 /// Public addresses in the order of the output, IPv4 first, with their hosts.
@@ -189,6 +319,31 @@ mod tests {
         assert_eq!(
             line().text(Some("|"), true),
             "|10.0.0.31|0|eth2|eth2|eth2,eth1|\n"
+        );
+    }
+
+    #[test]
+    fn ipinfo_marks_the_active_interface() {
+        let iface = |name: &str, link_up| Iface {
+            name: FixedStr::new(name).unwrap(),
+            link_up,
+            references: 3,
+        };
+        let ip = PublicIp {
+            pnn: None,
+            addr: address("fd00::1"),
+        };
+        let ifaces = vec![iface("eth2", true), iface("eth1", false)];
+        let info = PublicIpInfo {
+            ip,
+            active_idx: Some(1),
+            ifaces,
+        };
+        assert_eq!(
+            ipinfo_text(Pnn::new(2).unwrap(), &info),
+            "Public IP[fd00::1] info on node 2\nIP:fd00::1\nCurrentNode:4294967295\n\
+             NumInterfaces:2\nInterface[1]: Name:eth2 Link:up References:3\n\
+             Interface[2]: Name:eth1 Link:down References:3 (active)\n"
         );
     }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use ctdb_proto::{DbStatistics, Statistics, statistics::Latency};
 
+use crate::arguments::atoi;
 use crate::context::Context;
 use crate::database;
 use crate::exit::{Failure, Outcome};
@@ -21,6 +22,34 @@ pub(crate) async fn statistics(context: &Context) -> Outcome {
         None => human_text(&statistics),
     };
     print(&text).map(|()| 0)
+}
+
+/// Statistics of the past. An entry that has not begun is left out.
+pub(crate) async fn stats(context: &Context) -> Outcome {
+    context.arguments.expect_count(0..=1)?;
+    let count = context.arguments.text(0).map_or(0, |text| atoi(&text));
+    let history = context.target().get_stat_history().await?.statistics;
+    let mut text = context.separator().map(machine_header).unwrap_or_default();
+    for (index, statistics) in history.iter().enumerate() {
+        if statistics.statistics_start_time.sec == 0 {
+            continue;
+        }
+        text.push_str(&match context.separator() {
+            Some(separator) => machine_data(statistics, separator),
+            None => human_text(statistics),
+        });
+        // As in the original the entry with that index still counts: `stats 1` shows two.
+        if count > 0 && usize::try_from(count).is_ok_and(|count| index == count) {
+            break;
+        }
+    }
+    print(&text).map(|()| 0)
+}
+
+pub(crate) async fn statisticsreset(context: &Context) -> Outcome {
+    context.arguments.expect_count(0..=0)?;
+    context.target().statistics_reset().await?;
+    Ok(0)
 }
 
 pub(crate) async fn dbstatistics(context: &Context) -> Outcome {

@@ -135,7 +135,8 @@ impl Context {
         loop {
             let answer = self.at(asked).get_nodemap().await;
             let nodemap = answer.map_err(|error| {
-                Failure::from(error).and(format!("Failed to get nodemap from node {asked}"))
+                let line = format!("Failed to get nodemap from node {asked}");
+                Failure::from(error).and(line).code_is(1)
             })?;
             if !is_banned(&nodemap, asked) {
                 return Ok(nodemap);

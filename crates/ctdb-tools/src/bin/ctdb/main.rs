@@ -76,7 +76,13 @@ fn run(mut options: Options) -> Outcome {
     };
     match result {
         Err(Failure::Usage) => {
-            print(&command.usage())?;
+            // `sync` is another name of `ipreallocate` and shows that one's usage.
+            let shown = if command.name == "sync" {
+                usage::find("ipreallocate")
+            } else {
+                None
+            };
+            print(&shown.unwrap_or(command).usage())?;
             Ok(1)
         }
         other => other,
@@ -150,12 +156,8 @@ fn paths() -> Result<Paths, Failure> {
 fn is_built(name: &str) -> bool {
     !matches!(
         name,
-        "statisticsreset"
-            | "stats"
-            | "ipinfo"
-            | "ifaces"
-            | "setifacelink"
-            | "lvs"
+        "lvs"
+            | "natgw"
             | "detach"
             | "dumpmemory"
             | "rddumpmemory"
@@ -164,23 +166,19 @@ fn is_built(name: &str) -> bool {
             | "addtickle"
             | "deltickle"
             | "reloadnodes"
+            | "reloadips"
             | "moveip"
             | "addip"
             | "delip"
             | "backupdb"
             | "restoredb"
             | "wipedb"
-            | "natgw"
-            | "setdbreadonly"
-            | "setdbsticky"
             | "pfetch"
             | "pstore"
             | "pdelete"
             | "ptrans"
             | "tfetch"
             | "tstore"
-            | "getdbseqnum"
-            | "reloadips"
     )
 }
 
@@ -213,7 +211,12 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "listvars" => cmd_tunable::listvars(context).await,
         "statistics" => cmd_statistics::statistics(context).await,
         "dbstatistics" => cmd_statistics::dbstatistics(context).await,
+        "stats" => cmd_statistics::stats(context).await,
+        "statisticsreset" => cmd_statistics::statisticsreset(context).await,
         "ip" => cmd_ip::ip(context).await,
+        "ipinfo" => cmd_ip::ipinfo(context).await,
+        "ifaces" => cmd_ip::ifaces(context).await,
+        "setifacelink" => cmd_ip::setifacelink(context).await,
         "ipreallocate" | "sync" => cmd_admin::ipreallocate(context).await,
         "disable" => cmd_admin::disable(context).await,
         "enable" => cmd_admin::enable(context).await,
@@ -225,6 +228,9 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "recover" => cmd_admin::recover(context).await,
         "getdbmap" => cmd_database::getdbmap(context).await,
         "getdbstatus" => cmd_database::getdbstatus(context).await,
+        "getdbseqnum" => cmd_database::getdbseqnum(context).await,
+        "setdbreadonly" => cmd_database::setdbreadonly(context).await,
+        "setdbsticky" => cmd_database::setdbsticky(context).await,
         "attach" => cmd_database::attach(context).await,
         "catdb" => cmd_record::catdb(context).await,
         "cattdb" => cmd_record::cattdb(context).await,
