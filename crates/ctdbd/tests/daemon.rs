@@ -171,7 +171,8 @@ fn garbage_from_one_client_disturbs_no_other() {
         // The daemon may close the connection while we still write.
         let _ = bad.socket.write_all(&bytes[..bytes.len() - round % 7]);
     }
-    assert_eq!(good.control(control(Opcode::PING, &[])).status, 1);
+    // A ping is answered with the number of clients.
+    assert!(good.control(control(Opcode::PING, &[])).status >= 1);
     Node::stop(node.pid());
 }
 
