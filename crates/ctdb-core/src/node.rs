@@ -243,6 +243,11 @@ impl Node {
         self.cluster.rec_mode == RecMode::Active
     }
 
+    /// The tunables as they are now.
+    pub fn tunables(&self) -> &ctdb_conf::Tunables {
+        &self.cluster.tunables
+    }
+
     /// What was decided lately, and why.
     pub fn history(&self) -> Option<&History> {
         self.recoverd.as_ref().map(Recoverd::history)
