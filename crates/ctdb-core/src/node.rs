@@ -139,7 +139,7 @@ impl Node {
             }
             Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
-            Input::ClientGone(client) => self.client_gone(client, now),
+            Input::ClientGone(client) => self.client_gone(client),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
             Input::ClusterLock {
@@ -189,11 +189,11 @@ impl Node {
     }
 
     /// The record of a job was read under the lock of its chain.
-    pub fn on_record(&mut self, job: RecordJob, record: Option<Record>, now: Instant) -> Verdict {
+    pub fn on_record(&self, job: RecordJob, record: Option<Record>, now: Instant) -> Verdict {
         let clients = &self.clients;
         let exists = |id: ClientId| clients.exists(id);
         self.migrator
-            .on_record(job, record, &mut self.cluster, &exists, now)
+            .on_record(job, record, &self.cluster, &exists, now)
     }
 
     /// The record of a job cannot be locked or read.
@@ -241,6 +241,11 @@ impl Node {
     /// Whether the recovery mode is ACTIVE.
     pub fn is_in_recovery(&self) -> bool {
         self.cluster.rec_mode == RecMode::Active
+    }
+
+    /// The tunables as they are now.
+    pub fn tunables(&self) -> &ctdb_conf::Tunables {
+        &self.cluster.tunables
     }
 
     /// What was decided lately, and why.

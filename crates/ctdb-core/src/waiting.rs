@@ -1,6 +1,8 @@
 //! Who waits for a piece of work that the shell does.
 
-use ctdb_proto::{ClientId, DbFlags, DbId, Generation, Pnn, ReqId, Srvid};
+use ctdb_proto::{
+    ClientId, ControlFlags, DbFlags, DbId, Generation, Header, Pnn, ReqControl, ReqId, Srvid,
+};
 
 /// Where the answer of a control goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -11,6 +13,21 @@ pub(crate) struct Caller {
     /// The client of *that* node that asked; [`ClientId::NONE`] if the daemon itself did.
     pub(crate) client: ClientId,
     pub(crate) wants_reply: bool,
+    /// That of the vnn map of its sender: tells controls of before a recovery.
+    pub(crate) generation: Generation,
+}
+
+impl Caller {
+    /// Who sent this control.
+    pub(crate) fn of(node: Pnn, header: &Header, control: &ReqControl) -> Self {
+        Self {
+            node,
+            reqid: header.reqid,
+            client: control.client_id,
+            wants_reply: !control.flags.contains(ControlFlags::NOREPLY),
+            generation: header.generation,
+        }
+    }
 }
 
 /// What a ticket stands for.

@@ -135,18 +135,20 @@ impl Db {
 
     /// Counts a change. Failing to count is no reason to fail the change.
     pub(crate) fn count_change(&self) {
-        if !self.flags.get().contains(Flags::SEQNUM) {
-            return;
+        if self.flags.get().contains(Flags::SEQNUM) {
+            let _ = self.increment_sequence_number();
         }
-        if !matches!(self.image.increment(SEQUENCE_NUMBER), Ok(false)) {
-            return;
+    }
+
+    /// Adds 1 to [`Db::sequence_number`], whether or not this handle counts changes: CTDB does so
+    /// when another node has changed its copy.
+    pub fn increment_sequence_number(&self) -> Result<()> {
+        if self.image.increment(SEQUENCE_NUMBER)? {
+            return Ok(());
         }
-        let lock = self.lock_byte(LockByte::SEQNUM, Rw::Write, Wait::Block);
-        if lock.is_ok()
-            && let Ok(number) = self.image.word(SEQUENCE_NUMBER)
-        {
-            let _ = self.image.set_word(SEQUENCE_NUMBER, number.wrapping_add(1));
-        }
+        let _lock = self.lock_byte(LockByte::SEQNUM, Rw::Write, Wait::Block)?;
+        let number = self.image.word(SEQUENCE_NUMBER)?;
+        self.image.set_word(SEQUENCE_NUMBER, number.wrapping_add(1))
     }
 }
 

@@ -91,7 +91,7 @@ pub(super) fn peer_call(view: View<'_>, mut call: PeerCall, record: Option<Recor
     call.call.flags.set(CallFlags::WANT_READONLY, read_only);
     match route(draft.header.dmaster(), draft.lmaster, view.me()) {
         Route::Serve => {}
-        Route::Forward(to) => return redirect(view, draft, call, to),
+        Route::Forward(to) => return redirect(view, &draft, call, to),
         Route::Lost => {
             return view.leave(Then::ForceRecovery(
                 "a record names a dmaster that is no node",
@@ -172,7 +172,7 @@ fn answer_myself(view: View<'_>, mut draft: Draft, call: &PeerCall) -> Verdict {
 }
 
 /// Sends a call on to the node that should know more (3.7).
-fn redirect(view: View<'_>, draft: Draft, call: PeerCall, to: Pnn) -> Verdict {
+fn redirect(view: View<'_>, draft: &Draft, call: PeerCall, to: Pnn) -> Verdict {
     if !view.is_member(to) {
         return view.leave(Then::ForceRecovery(
             "a record names a dmaster that is no node",
@@ -185,7 +185,7 @@ fn redirect(view: View<'_>, draft: Draft, call: PeerCall, to: Pnn) -> Verdict {
     } = call;
     call.hopcount = call.hopcount.wrapping_add(1);
     if call.hopcount % 100 > 95 {
-        warn_of_hops(view, &draft, &call, header.src, to);
+        warn_of_hops(view, draft, &call, header.src, to);
     }
     if call.hopcount == HOP_LIMIT {
         return view.leave(Then::ForceRecovery(

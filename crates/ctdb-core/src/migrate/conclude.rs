@@ -30,7 +30,7 @@ impl Migrator {
             then,
             ..
         } = verdict;
-        self.take_note(db, &key, notes, cluster, now);
+        self.take_note(db, &key, &notes, cluster, now);
         match then {
             Then::Drop => {}
             Then::Refuse { work, reason } => self.refuse(db, &key, work, reason, cluster, now),
@@ -111,7 +111,7 @@ impl Migrator {
         &mut self,
         db: DbId,
         key: &Bytes,
-        notes: Notes,
+        notes: &Notes,
         cluster: &mut Cluster,
         now: Instant,
     ) {
@@ -320,7 +320,10 @@ impl Migrator {
         let mut records = RecBuffer::builder(db);
         records.push_record(ReqId(0), key, &super::readonly::revoked_copy(header), data);
         let data = records.finish().to_bytes();
+        self.serial += 1;
+        let number = self.serial;
         let mut revoke = Revoke {
+            number,
             waiting: vec![work],
             ..Revoke::default()
         };
@@ -331,8 +334,14 @@ impl Migrator {
             match cluster.ask(Asker::Records(ticket), pnn, control, limit, now) {
                 Ok(()) => {
                     revoke.unanswered += 1;
-                    self.controls
-                        .insert(ticket, Asked::Revoke { db, key: kept(key) });
+                    self.controls.insert(
+                        ticket,
+                        Asked::Revoke {
+                            db,
+                            key: kept(key),
+                            number,
+                        },
+                    );
                 }
                 Err(_) => revoke.failed = true,
             }
@@ -345,10 +354,12 @@ impl Migrator {
         &mut self,
         db: DbId,
         key: &Bytes,
+        number: u64,
         ok: bool,
         cluster: &mut Cluster,
     ) {
-        if let Some(revoke) = self.state(db).readonly.revoke_mut(key) {
+        let revoke = self.state(db).readonly.revoke_mut(key);
+        if let Some(revoke) = revoke.filter(|revoke| revoke.number == number) {
             revoke.unanswered = revoke.unanswered.saturating_sub(1);
             revoke.failed |= !ok;
             self.finish_revoke_if_answered(db, key, cluster);
@@ -361,6 +372,7 @@ impl Migrator {
         };
         if revoke.unanswered == 0 {
             let work = Work::FinishRevoke {
+                number: revoke.number,
                 all: !revoke.failed,
             };
             self.submit(db, key.clone(), work, cluster);
@@ -415,7 +427,11 @@ impl Migrator {
             Work::ReadOnlyCopy { header, reply } => {
                 self.complete(header.reqid, Outcome::Reply(reply), cluster, now);
             }
-            Work::FinishRevoke { .. } => self.revoke_over(db, key, false, cluster, now),
+            Work::FinishRevoke { number, .. } => {
+                if self.state(db).readonly.revoking(key) == Some(number) {
+                    self.revoke_over(db, key, false, cluster, now);
+                }
+            }
             Work::Update { batch, .. } => self.updated(batch, false, cluster),
             Work::Vacuum(work) => {
                 let outcome = crate::vacuum::VacuumOutcome::Skip;

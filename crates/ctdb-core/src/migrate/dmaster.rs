@@ -77,7 +77,7 @@ pub(super) fn reply_dmaster(view: View<'_>, header: Header, reply: ReplyDmaster)
 fn become_dmaster(view: View<'_>, mut draft: Draft, from: Option<Pnn>, reqid: ReqId) -> Verdict {
     draft.header.dmaster = view.me().get();
     let pending = view.pending(reqid);
-    if pending.is_some_and(|p| p.is_for_vacuuming()) {
+    if pending.is_some_and(super::pending::PendingCall::is_for_vacuuming) {
         draft.header.flags |= RecordFlags::VACUUM_MIGRATED;
     }
     draft.store();

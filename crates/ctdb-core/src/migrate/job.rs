@@ -8,6 +8,7 @@ use ctdb_proto::{
     ReqCall, ReqDmaster, ReqId,
 };
 
+use crate::input::Record;
 use crate::vacuum::{VacuumOutcome, VacuumWork};
 
 /// One look at one record under the lock of its hash chain.
@@ -77,11 +78,12 @@ pub(crate) enum Work {
     /// A read-only copy comes to this node (4.3).
     ReadOnlyCopy { header: Header, reply: ReplyCall },
     /// All read-only copies were taken back, or some could not be (4.4 step 3).
-    FinishRevoke { all: bool },
-    /// UPDATE_RECORD of a volatile database: another node takes its read-only copy back (7.3).
+    FinishRevoke { number: u64, all: bool },
+    /// `UPDATE_RECORD` of a volatile database: another node takes its read-only copy back (7.3).
     Update {
         batch: u64,
-        record: crate::input::Record,
+        generation: Generation,
+        record: Record,
     },
     /// Part of vacuuming (8).
     Vacuum(VacuumWork),
@@ -96,10 +98,18 @@ impl Work {
             | Self::ReqDmaster { header, .. }
             | Self::ReplyDmaster { header, .. }
             | Self::ReadOnlyCopy { header, .. } => Some(header.generation),
-            Self::ClientCall(_)
-            | Self::FinishRevoke { .. }
-            | Self::Update { .. }
-            | Self::Vacuum(_) => None,
+            Self::Update { generation, .. } => Some(*generation),
+            Self::ClientCall(_) | Self::FinishRevoke { .. } | Self::Vacuum(_) => None,
+        }
+    }
+}
+
+impl Work {
+    /// What is left to do when a recovery came in between.
+    pub(super) fn outdated(self) -> Then {
+        match self {
+            Self::Update { batch, .. } => Then::Updated { batch, ok: false },
+            _ => Then::Drop,
         }
     }
 }
@@ -132,7 +142,7 @@ pub(crate) enum Then {
     ForgetClientCall,
     /// The database is frozen: look again after the thaw.
     AfterThaw(Work),
-    /// Another call for this key is on its way: wait for the record with it (FetchCollapse).
+    /// Another call for this key is on its way: wait for the record with it (`FetchCollapse`).
     JoinFetch(ClientCall),
     /// The record stays here for a moment.
     WaitForPin(PeerCall),
@@ -170,7 +180,7 @@ pub(crate) enum Then {
     Copied { reqid: ReqId, reply: ReplyCall },
     /// The revoke of the key is over. `ready`: all copies are gone.
     RevokeOver { ready: bool },
-    /// One record of an UPDATE_RECORD was looked at.
+    /// One record of an `UPDATE_RECORD` was looked at.
     Updated { batch: u64, ok: bool },
     /// Something cannot be right: let a recovery repair it.
     ForceRecovery(&'static str),

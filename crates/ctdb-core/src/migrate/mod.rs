@@ -95,9 +95,9 @@ pub(crate) struct DbState {
 /// A control of the record path that is on its way.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// UPDATE_RECORD to a node that has a read-only copy.
-    Revoke { db: DbId, key: Bytes },
-    /// VACUUM_FETCH or TRY_DELETE_RECORDS of a run.
+    /// `UPDATE_RECORD` to a node that has a read-only copy.
+    Revoke { db: DbId, key: Bytes, number: u64 },
+    /// `VACUUM_FETCH` or `TRY_DELETE_RECORDS` of a run.
     Vacuum { run: u64, to: Pnn },
 }
 
@@ -116,7 +116,6 @@ impl Migrator {
         reqid: ReqId,
         call: ReqCall,
         cluster: &mut Cluster,
-        _now: Instant,
     ) {
         cluster.call_began();
         let (db, key) = (call.db_id, call.key.clone());
@@ -137,8 +136,8 @@ impl Migrator {
         self.submit(db, key, Work::ClientCall(call), cluster);
     }
 
-    /// REQ_CALL, REPLY_CALL, REQ_DMASTER, REPLY_DMASTER or REPLY_ERROR of a peer or of this node,
-    /// with its generation checked (3.5). Other packets are none of its business.
+    /// `REQ_CALL`, `REPLY_CALL`, `REQ_DMASTER`, `REPLY_DMASTER` or `REPLY_ERROR` of a peer or of
+    /// this node, with its generation checked (3.5). Other packets are none of its business.
     pub(crate) fn peer_packet(&mut self, packet: Packet, cluster: &mut Cluster, now: Instant) {
         let header = packet.header;
         match packet.body {
@@ -252,7 +251,7 @@ impl Migrator {
             .is_some_and(|generation| generation != database.generation)
         {
             debug!("Discarding previous generation lockwait packet");
-            return view.leave(Then::Drop);
+            return view.leave(work.outdated());
         }
         match work {
             Work::ClientCall(call) => call::client_call(view, call, record, clients),
@@ -264,10 +263,12 @@ impl Migrator {
             Work::ReadOnlyCopy { header, reply } => {
                 readonly::store_copy(view, header, reply, record)
             }
-            Work::FinishRevoke { all } => readonly::finish(view, all, record),
-            Work::Update { batch, record: new } => update::decide(view, batch, new, record),
+            Work::FinishRevoke { number, all } => readonly::finish(view, number, all, record),
+            Work::Update {
+                batch, record: new, ..
+            } => update::decide(view, batch, &new, record.as_ref()),
             Work::Vacuum(work) if !self.vacuum.is_current(work) => view.leave(Then::Drop),
-            Work::Vacuum(work) => crate::vacuum::decide(view, work, record),
+            Work::Vacuum(work) => crate::vacuum::decide(view, work, record.as_ref()),
         }
     }
 
@@ -306,9 +307,14 @@ impl Migrator {
         if count > 0 {
             info!("Resent calls for database={name}, generation={generation}, count={count}");
         }
-        for job in std::mem::take(&mut self.state(db).held) {
-            if job.work.generation().is_none_or(|g| g == generation) {
-                self.submit(job.db, job.key, job.work, cluster);
+        for RecordJob { db, key, work } in std::mem::take(&mut self.state(db).held) {
+            if work
+                .generation()
+                .is_none_or(|of_packet| of_packet == generation)
+            {
+                self.submit(db, key, work, cluster);
+            } else if let Then::Updated { batch, ok } = work.outdated() {
+                self.updated(batch, ok, cluster);
             }
         }
     }
@@ -326,7 +332,7 @@ impl Migrator {
     }
 
     /// The client is gone: nobody waits for its calls, and others go on without them.
-    pub(crate) fn client_gone(&mut self, client: ClientId, cluster: &mut Cluster, _now: Instant) {
+    pub(crate) fn client_gone(&mut self, client: ClientId, cluster: &mut Cluster) {
         for reqid in self.pending.select(|p| p.is_of(client)) {
             let Some(pending) = self.pending.remove(reqid, cluster) else {
                 continue;
@@ -360,7 +366,7 @@ impl Migrator {
     }
 
     /// A recovery has replaced all records: no node has read-only copies any more (4.5).
-    pub(crate) fn push_confirmed(&mut self, db: DbId, cluster: &mut Cluster, _now: Instant) {
+    pub(crate) fn push_confirmed(&mut self, db: DbId, cluster: &mut Cluster) {
         for (key, work) in self.state(db).readonly.clear() {
             self.submit(db, key, work, cluster);
         }
@@ -380,9 +386,9 @@ impl Migrator {
         now: Instant,
     ) {
         match self.controls.remove(&ticket) {
-            Some(Asked::Revoke { db, key }) => {
+            Some(Asked::Revoke { db, key, number }) => {
                 let ok = reply.is_some_and(|reply| reply.status == 0);
-                self.revoke_answered(db, &key, ok, cluster);
+                self.revoke_answered(db, &key, number, ok, cluster);
             }
             Some(Asked::Vacuum { run, to }) => self.vacuum_answered(run, to, reply, now),
             None => debug!(?ticket, "nobody waits for this answer"),
@@ -470,7 +476,7 @@ impl Migrator {
         }
     }
 
-    /// The records of a database that came here most often (GET_DB_STATISTICS).
+    /// The records of a database that came here most often (`GET_DB_STATISTICS`).
     pub(crate) fn hot_keys(&self, db: DbId) -> Vec<HotKey> {
         let top = self
             .databases
@@ -484,7 +490,7 @@ impl Migrator {
             .collect()
     }
 
-    /// STATISTICS_RESET.
+    /// `STATISTICS_RESET`.
     pub(crate) fn reset_hot_keys(&mut self) {
         for state in self.databases.values_mut() {
             state.hot_keys.reset();

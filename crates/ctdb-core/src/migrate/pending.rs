@@ -1,4 +1,4 @@
-//! Calls that this node sent and waits for, and client calls that wait with them (FetchCollapse).
+//! Calls that this node sent and waits for, and client calls that wait with them (`FetchCollapse`).
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

@@ -35,6 +35,8 @@ pub(super) struct ReadOnly {
 /// Copies of one record are being taken back.
 #[derive(Debug, Default)]
 pub(super) struct Revoke {
+    /// Tells it from an earlier one of the same record, which a recovery may have ended.
+    pub(super) number: u64,
     /// Nodes that have not answered yet.
     pub(super) unanswered: usize,
     pub(super) failed: bool,
@@ -43,8 +45,9 @@ pub(super) struct Revoke {
 }
 
 impl ReadOnly {
-    pub(super) fn is_revoking(&self, key: &[u8]) -> bool {
-        self.revokes.contains_key(key)
+    /// The number of the revoke of this record, if there is one.
+    pub(super) fn revoking(&self, key: &[u8]) -> Option<u64> {
+        self.revokes.get(key).map(|revoke| revoke.number)
     }
 
     pub(super) fn add_holder(&mut self, key: &Bytes, pnn: Pnn) {
@@ -102,6 +105,9 @@ pub(super) fn gate(view: View<'_>, draft: &mut Draft, read_only: bool) -> Gate {
     }
     if draft.header.flags.contains(RecordFlags::RO_REVOKE_COMPLETE) {
         draft.header.flags.remove(RecordFlags::RO_FLAGS);
+        // Other nodes keep their copies, though unreadable. The original forgets that: once
+        // emptied, the record is deleted here only, and a recovery finds an old copy again.
+        draft.header.flags.insert(RecordFlags::MIGRATED_WITH_DATA);
         draft.store();
         draft.notes.revoked = true;
     }
@@ -110,7 +116,7 @@ pub(super) fn gate(view: View<'_>, draft: &mut Draft, read_only: bool) -> Gate {
         .flags
         .contains(RecordFlags::RO_REVOKING_READONLY)
     {
-        if view.state.readonly.is_revoking(view.key) {
+        if view.state.readonly.revoking(view.key).is_some() {
             return Gate::Wait;
         }
         // Nobody here knows of that revoke any more: start over. The original aborts.
@@ -164,7 +170,7 @@ pub(super) fn delegate(view: View<'_>, mut draft: Draft, to: Pnn, reqid: ReqId) 
     view.verdict(draft, Then::Send { to, reqid, body })
 }
 
-/// Splits the reply to FETCH_WITH_HEADER, if it is a read-only copy.
+/// Splits the reply to `FETCH_WITH_HEADER`, if it is a read-only copy.
 pub(super) fn as_copy(reply: &ReplyCall) -> Option<Record> {
     let mut data = reply.data.clone();
     let header = RecordHeader::decode(&mut data).ok()?;
@@ -196,7 +202,10 @@ pub(super) fn store_copy(
 }
 
 /// Ends a revoke at the owner (4.4 step 3), if the record is still as the revoke left it.
-pub(super) fn finish(view: View<'_>, all: bool, record: Option<Record>) -> Verdict {
+pub(super) fn finish(view: View<'_>, number: u64, all: bool, record: Option<Record>) -> Verdict {
+    if view.state.readonly.revoking(view.key) != Some(number) {
+        return view.leave(Then::Drop);
+    }
     let unready = Then::RevokeOver { ready: false };
     let Some(record) = record else {
         return view.leave(unready);
@@ -206,7 +215,7 @@ pub(super) fn finish(view: View<'_>, all: bool, record: Option<Record>) -> Verdi
     let as_left = draft.is_mine()
         && flags.contains(RecordFlags::RO_REVOKING_READONLY)
         && flags.intersects(SHARED);
-    if !as_left || !view.state.readonly.is_revoking(view.key) {
+    if !as_left {
         return view.leave(unready);
     }
     if all {

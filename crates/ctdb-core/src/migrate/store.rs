@@ -118,7 +118,7 @@ impl Draft {
         };
     }
 
-    /// Header and data in one, as FETCH_WITH_HEADER answers them.
+    /// Header and data in one, as `FETCH_WITH_HEADER` answers them.
     pub(super) fn header_and_data(&self) -> Bytes {
         join(&self.header, &self.data)
     }

@@ -1,4 +1,4 @@
-//! UPDATE_RECORD of a volatile database: another node takes a read-only copy back
+//! `UPDATE_RECORD` of a volatile database: another node takes a read-only copy back
 //! (data-plane.md 4.4, 7.3).
 //!
 //! The copy may still be on its way into the file. So the update is a record job like all others
@@ -31,9 +31,13 @@ struct Batch {
     ok: bool,
 }
 
-/// Looks at one record of the control.
-pub(super) fn decide(view: View<'_>, batch: u64, new: Record, old: Option<Record>) -> Verdict {
-    match merge_update(old.as_ref(), &new, true) {
+/// Looks at one record of the control. What this node owns is nobody else's to change.
+pub(super) fn decide(view: View<'_>, batch: u64, new: &Record, old: Option<&Record>) -> Verdict {
+    let mine = old.is_some_and(|old| old.header.dmaster == view.me().get());
+    if mine {
+        return view.leave(Then::Updated { batch, ok: true });
+    }
+    match merge_update(old, new, true) {
         Ok(Some(merged)) => {
             let mut draft = view.arrived(merged.header, merged.data);
             draft.store();
@@ -48,8 +52,11 @@ pub(super) fn decide(view: View<'_>, batch: u64, new: Record, old: Option<Record
 }
 
 impl Migrator {
-    /// UPDATE_RECORD for a volatile database that is healthy and not in recovery. Answered with 0,
-    /// or 1 if a record here is newer.
+    /// `UPDATE_RECORD` for a volatile database that is healthy and not in recovery. Answered with
+    /// 0, or 1 if a record here is newer.
+    ///
+    /// A revoke of before a recovery is refused, since the record may have begun a new life since.
+    /// The original lets it overwrite that.
     pub(crate) fn update_records(
         &mut self,
         caller: Caller,
@@ -82,6 +89,7 @@ impl Migrator {
                 key,
                 Work::Update {
                     batch: number,
+                    generation: caller.generation,
                     record,
                 },
                 cluster,

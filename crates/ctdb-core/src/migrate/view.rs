@@ -60,10 +60,6 @@ impl View<'_> {
         self.db.flags.contains(DbFlags::READONLY)
     }
 
-    pub(crate) fn is_sticky(&self) -> bool {
-        self.db.flags.contains(DbFlags::STICKY)
-    }
-
     /// Whether a client here waits for the record.
     pub(crate) fn is_being_fetched(&self) -> bool {
         self.state.fetches.is_under_way(self.key)

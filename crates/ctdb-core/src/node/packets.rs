@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::Node;
 use crate::outstanding::{Asker, NoAnswer};
+use crate::waiting::Caller;
 
 impl Node {
     /// A packet from the incoming link of a peer.
@@ -65,7 +66,9 @@ impl Node {
             | Body::ReplyDmaster(_)
             | Body::ReplyError(_) => self.migrator.peer_packet(packet, &mut self.cluster, now),
             Body::ReqMessage(message) => self.message(src, &message, now),
-            Body::ReqControl(control) => self.serve(src, header.reqid, control, now),
+            Body::ReqControl(control) => {
+                self.serve(Caller::of(src, &header, &control), control, now);
+            }
             Body::ReplyControl(reply) => self.control_answered(header.reqid, reply, now),
             Body::ReqKeepalive(keepalive) => {
                 let verdict = self.peers.keepalive(src, keepalive, &mut self.cluster, now);
@@ -134,7 +137,7 @@ impl Node {
             Body::ReqCall(call) => {
                 counters.req_call = counters.req_call.wrapping_add(1);
                 self.migrator
-                    .client_call(client, header.reqid, call, &mut self.cluster, now);
+                    .client_call(client, header.reqid, call, &mut self.cluster);
             }
             Body::ReqMessage(message) => {
                 counters.req_message = counters.req_message.wrapping_add(1);
@@ -274,7 +277,7 @@ impl Node {
     }
 
     /// The client is gone: what it owns goes with it (data-plane.md 10.6).
-    pub(crate) fn client_gone(&mut self, client: ClientId, now: Instant) {
+    pub(crate) fn client_gone(&mut self, client: ClientId) {
         let Some(departed) = self.clients.remove(client) else {
             return;
         };
@@ -288,7 +291,7 @@ impl Node {
             debug!("Sending client notify message for srvid:{}", srvid.get());
             self.cluster.send_message(Dest::Connected, srvid, &data);
         }
-        self.migrator.client_gone(client, &mut self.cluster, now);
+        self.migrator.client_gone(client, &mut self.cluster);
         self.cluster.forget_controls_of(client);
         self.traverses.client_gone(client, &mut self.cluster);
         self.deferred_attaches

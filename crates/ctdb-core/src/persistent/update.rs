@@ -1,4 +1,4 @@
-//! UPDATE_RECORD, one record at a time: what a copy that another node sends does to ours
+//! `UPDATE_RECORD`, one record at a time: what a copy that another node sends does to ours
 //! (data-plane.md 7.3).
 
 use ctdb_proto::Rsn;
@@ -13,7 +13,7 @@ pub struct UpdateRefused {
     pub sent: Rsn,
 }
 
-/// Decides what to store for one record of UPDATE_RECORD: `old` is what is here, `new` what was
+/// Decides what to store for one record of `UPDATE_RECORD`: `old` is what is here, `new` what was
 /// sent. `None` leaves the record alone. For a volatile database the result goes through
 /// [`crate::migrate::server_store`], else it is stored as it is.
 ///

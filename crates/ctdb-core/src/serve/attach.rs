@@ -111,7 +111,7 @@ impl Node {
                 let DeferredAttach {
                     caller, control, ..
                 } = attach;
-                self.serve(caller.node, caller.reqid, control, now);
+                self.serve(caller, control, now);
             } else {
                 self.answer_status(attach.caller, -1);
             }

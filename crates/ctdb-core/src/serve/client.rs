@@ -1,7 +1,5 @@
 //! What local clients register, and questions about processes (data-plane.md 10).
 
-use std::time::Instant;
-
 use ctdb_proto::control::Request;
 use ctdb_proto::{ClientId, NodeFlags, TunnelId};
 use tracing::warn;
@@ -15,14 +13,9 @@ const ENOENT: i32 = 2;
 
 impl Node {
     /// Serves the controls of this family; gives any other one back.
-    pub(super) fn serve_client(
-        &mut self,
-        caller: Caller,
-        request: Request,
-        now: Instant,
-    ) -> Result<(), Request> {
+    pub(super) fn serve_client(&mut self, caller: Caller, request: Request) -> Result<(), Request> {
         match request {
-            Request::ProcessExists(pid) => self.process_exists(caller, pid, now),
+            Request::ProcessExists(pid) => self.process_exists(caller, pid),
             Request::CheckPidSrvid(check) => {
                 let found = self.clients.pid_listens(check.pid, check.srvid);
                 self.answer_status(caller, if found { 0 } else { -1 });
@@ -96,7 +89,7 @@ impl Node {
 
     /// A process exists if it has a connection here. (Its socket closes when it ends, so there is
     /// no need to ask the kernel as well.) On a banned or stopped node it is cut off.
-    fn process_exists(&mut self, caller: Caller, pid: i32, now: Instant) {
+    fn process_exists(&mut self, caller: Caller, pid: i32) {
         let Some(client) = self.clients.of_pid(pid) else {
             return self.answer_status(caller, -1);
         };
@@ -107,7 +100,7 @@ impl Node {
                 client,
                 reason: ClientLoss::NodeInactive,
             });
-            self.client_gone(client, now);
+            self.client_gone(client);
             return self.answer_status(caller, -1);
         }
         self.answer_status(caller, 0);

@@ -88,18 +88,16 @@ impl Node {
                 self.update(caller, &records, control.data.clone(), now);
             }
             Request::ScheduleForDeletion(key) => {
-                let status = self
-                    .migrator
-                    .schedule_for_deletion(&key, &mut self.cluster, now);
+                let status = self.migrator.schedule_for_deletion(&key, &mut self.cluster);
                 self.answer_status(caller, status);
             }
             Request::VacuumFetch(records) => {
-                let status = self.migrator.vacuum_fetch(&records, &mut self.cluster, now);
+                let status = self.migrator.vacuum_fetch(&records, &mut self.cluster);
                 self.answer_status(caller, status);
             }
             Request::TryDeleteRecords(records) => {
                 self.migrator
-                    .try_delete_records(caller, &records, &mut self.cluster, now);
+                    .try_delete_records(caller, &records, &mut self.cluster);
             }
             Request::DbVacuum(vacuum) => {
                 self.migrator

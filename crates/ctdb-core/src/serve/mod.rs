@@ -16,7 +16,7 @@ use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use ctdb_proto::control::{ControlDecodeError, Request};
-use ctdb_proto::{Body, ClientId, ControlFlags, Pnn, ReplyControl, ReqControl, ReqId, Wire};
+use ctdb_proto::{Body, ClientId, ReplyControl, ReqControl, Wire};
 use tracing::{error, warn};
 
 use crate::effect::{DbAnswer, Ticket};
@@ -26,13 +26,7 @@ use crate::waiting::{Caller, Waiting};
 
 impl Node {
     /// Serves one control and sees to its answer.
-    pub(crate) fn serve(&mut self, node: Pnn, reqid: ReqId, control: ReqControl, now: Instant) {
-        let caller = Caller {
-            node,
-            reqid,
-            client: control.client_id,
-            wants_reply: !control.flags.contains(ControlFlags::NOREPLY),
-        };
+    pub(crate) fn serve(&mut self, caller: Caller, control: ReqControl, now: Instant) {
         match Request::from_control(&control) {
             Ok(request) => self.serve_request(caller, &control, request, now),
             Err(why) => {
@@ -58,7 +52,7 @@ impl Node {
         let Err(request) = self.serve_recovery(caller, request, now) else {
             return;
         };
-        let Err(request) = self.serve_client(caller, request, now) else {
+        let Err(request) = self.serve_client(caller, request) else {
             return;
         };
         let Err(_) = self.serve_statistics(caller, request, now) else {
@@ -148,7 +142,7 @@ impl Node {
                 self.transaction_committed(caller, db, transaction, &answer);
             }
             Waiting::Pull { caller, .. } => self.answer_count(caller, answer),
-            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, answer, now),
+            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, answer),
             Waiting::Seqnum { caller } => self.answer_seqnum(caller, answer),
             Waiting::Update { caller, started } => {
                 self.update_done(caller, now.saturating_duration_since(started), answer);

@@ -336,12 +336,11 @@ impl Node {
         caller: Caller,
         db: DbId,
         answer: Result<DbAnswer, DbFailure>,
-        now: Instant,
     ) {
         if let Some(database) = self.cluster.databases.get_mut(&db) {
             database.push = None;
         }
-        self.migrator.push_confirmed(db, &mut self.cluster, now);
+        self.migrator.push_confirmed(db, &mut self.cluster);
         self.answer_count(caller, answer);
     }
 

@@ -2,9 +2,9 @@
 //!
 //! A deleted record is an empty one, and stays until nobody can ask for it any more. Each node
 //! keeps a *delete queue* of the empty records that it owns. A run over it (`run.rs`) sends those
-//! of other lmasters home (VACUUM_FETCH, into their *fetch queue*), and deletes its own: at once
+//! of other lmasters home (`VACUUM_FETCH`, into their *fetch queue*), and deletes its own: at once
 //! if they never left with data, else after all other nodes have deleted their copies
-//! (TRY_DELETE_RECORDS, `remote.rs`).
+//! (`TRY_DELETE_RECORDS`, `remote.rs`).
 //!
 //! Where the original forks, a run here is a row of record jobs, a bounded number at a time and
 //! with a pause in between; none of them waits for a lock that somebody else wants.
@@ -145,17 +145,15 @@ pub(crate) enum VacuumOutcome {
 }
 
 /// Looks at one record for vacuuming.
-pub(crate) fn decide(view: View<'_>, work: VacuumWork, record: Option<Record>) -> Verdict {
+pub(crate) fn decide(view: View<'_>, work: VacuumWork, record: Option<&Record>) -> Verdict {
     let outcome = match work {
-        VacuumWork::Fetch { .. } => look_to_fetch(view, record.as_ref()),
-        VacuumWork::Check { queued, .. } => look_to_delete(view, record.as_ref(), queued.rsn),
-        VacuumWork::Delete { queued, .. } => {
-            match look_to_delete(view, record.as_ref(), queued.rsn) {
-                VacuumOutcome::AskAll { .. } => VacuumOutcome::Deleted,
-                _ => VacuumOutcome::Skip,
-            }
-        }
-        VacuumWork::TryDelete { sent, .. } => remote::look(view, sent, record.as_ref()),
+        VacuumWork::Fetch { .. } => look_to_fetch(view, record),
+        VacuumWork::Check { queued, .. } => look_to_delete(view, record, queued.rsn),
+        VacuumWork::Delete { queued, .. } => match look_to_delete(view, record, queued.rsn) {
+            VacuumOutcome::AskAll { .. } => VacuumOutcome::Deleted,
+            _ => VacuumOutcome::Skip,
+        },
+        VacuumWork::TryDelete { sent, .. } => remote::look(view, sent, record),
     };
     let mut verdict = view.leave(Then::Vacuum { work, outcome });
     if matches!(outcome, VacuumOutcome::Deleted) && record.is_some() {
@@ -198,13 +196,8 @@ fn look_to_delete(view: View<'_>, record: Option<&Record>, queued: Rsn) -> Vacuu
 }
 
 impl Migrator {
-    /// SCHEDULE_FOR_DELETION: a client has emptied a record. Returns the status.
-    pub(crate) fn schedule_for_deletion(
-        &mut self,
-        record: &KeyData,
-        cluster: &mut Cluster,
-        _now: Instant,
-    ) -> i32 {
+    /// `SCHEDULE_FOR_DELETION`: a client has emptied a record. Returns the status.
+    pub(crate) fn schedule_for_deletion(&mut self, record: &KeyData, cluster: &mut Cluster) -> i32 {
         if volatile(record.db_id, cluster).is_none() {
             return -1;
         }
@@ -214,13 +207,8 @@ impl Migrator {
         0
     }
 
-    /// VACUUM_FETCH: these records are empty, and this node is their lmaster. Returns the status.
-    pub(crate) fn vacuum_fetch(
-        &mut self,
-        records: &RecBuffer,
-        cluster: &mut Cluster,
-        _now: Instant,
-    ) -> i32 {
+    /// `VACUUM_FETCH`: these records are empty, and this node is their lmaster. Returns the status.
+    pub(crate) fn vacuum_fetch(&mut self, records: &RecBuffer, cluster: &mut Cluster) -> i32 {
         if volatile(records.db_id(), cluster).is_none() {
             return -1;
         }
@@ -233,7 +221,7 @@ impl Migrator {
         0
     }
 
-    /// DB_VACUUM: a run at once, answered when it has ended (8.1).
+    /// `DB_VACUUM`: a run at once, answered when it has ended (8.1).
     pub(crate) fn vacuum_now(
         &mut self,
         caller: Caller,

@@ -1,4 +1,4 @@
-//! TRY_DELETE_RECORDS: an lmaster wants our copies of its empty records deleted
+//! `TRY_DELETE_RECORDS`: an lmaster wants our copies of its empty records deleted
 //! (data-plane.md 8.4).
 
 use std::collections::VecDeque;
@@ -74,7 +74,6 @@ impl Migrator {
         caller: Caller,
         records: &RecBuffer,
         cluster: &mut Cluster,
-        _now: Instant,
     ) {
         let db = records.db_id();
         if volatile(db, cluster).is_none() || records.check_headers().is_err() {

@@ -340,8 +340,8 @@ impl Migrator {
         }
     }
 
-    /// A node has answered VACUUM_FETCH or TRY_DELETE_RECORDS. What it refuses is tried again in
-    /// a later run.
+    /// A node has answered `VACUUM_FETCH` or `TRY_DELETE_RECORDS`. What it refuses is tried again
+    /// in a later run.
     pub(crate) fn vacuum_answered(
         &mut self,
         number: u64,
