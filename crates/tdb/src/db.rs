@@ -323,6 +323,14 @@ impl Db {
 }
 
 /// Holds one hash chain locked, until dropped. Not `Send`: a mutex belongs to its thread.
+///
+/// ```compile_fail,E0277
+/// fn elsewhere(lock: impl Send) {}
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let db = tdb::OpenOptions::new().open("file.tdb")?;
+/// elsewhere(db.chainlock(b"key")?);
+/// # Ok(()) }
+/// ```
 #[must_use]
 pub struct ChainLock<'db> {
     chain: u32,

@@ -100,3 +100,69 @@ fn two_handles_exclude_each_other() {
         assert_eq!(one.count_records().unwrap(), 2);
     }
 }
+
+/// A handle can be handed to a lock thread, which keeps the database frozen for others.
+#[test]
+fn a_lock_thread_freezes_the_database_for_its_owner() {
+    for flags in [Flags::empty(), Flags::MUTEX_LOCKING | Flags::CLEAR_IF_FIRST] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(&dir, flags, 3);
+        let (frozen, is_frozen) = std::sync::mpsc::channel();
+        let (thaw, asked_to_thaw) = std::sync::mpsc::channel::<()>();
+        let own = db.reopen().unwrap();
+        let lock_thread = std::thread::spawn(move || {
+            let _all = own.lockall().unwrap();
+            frozen.send(()).unwrap();
+            asked_to_thaw.recv().unwrap();
+        });
+        is_frozen.recv().unwrap();
+        assert!(db.try_chainlock(b"key").unwrap().is_none());
+        db.lockall_mark().unwrap();
+        db.transaction_start().unwrap();
+        db.wipe_all().unwrap();
+        db.store(b"key", b"recovered", StoreMode::Insert).unwrap();
+        db.transaction_commit().unwrap();
+        db.lockall_unmark().unwrap();
+        assert!(db.try_chainlock(b"key").unwrap().is_none());
+        thaw.send(()).unwrap();
+        lock_thread.join().unwrap();
+        assert_eq!(
+            db.fetch(b"key").unwrap().as_deref(),
+            Some(&b"recovered"[..])
+        );
+        db.check().unwrap();
+    }
+}
+
+/// Nobody but the first one with `CLEAR_IF_FIRST` empties a file; a file that is no database is
+/// never emptied without it.
+#[test]
+fn only_the_first_opener_clears() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open(&dir, Flags::CLEAR_IF_FIRST, 3);
+    first.store(b"key", b"value", StoreMode::Insert).unwrap();
+    let second = open(&dir, Flags::CLEAR_IF_FIRST, 3);
+    assert_eq!(second.count_records().unwrap(), 1);
+    drop((first, second));
+    let plain = open(&dir, Flags::empty(), 3);
+    assert_eq!(plain.count_records().unwrap(), 1);
+    // It is mapped here: clearing it now would be the end of this process.
+    assert_eq!(
+        open(&dir, Flags::CLEAR_IF_FIRST, 3)
+            .count_records()
+            .unwrap(),
+        1
+    );
+    drop(plain);
+    assert_eq!(
+        open(&dir, Flags::CLEAR_IF_FIRST, 3)
+            .count_records()
+            .unwrap(),
+        0
+    );
+    let other = dir.path().join("letter.txt");
+    std::fs::write(&other, "not a database").unwrap();
+    let error = OpenOptions::new().create(true).open(&other).err().unwrap();
+    assert!(matches!(error, tdb::OpenError::NotTdb), "{error}");
+    assert_eq!(std::fs::read(&other).unwrap(), b"not a database");
+}

@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use common::{
@@ -158,6 +159,23 @@ fn unfinished_transactions_are_rolled_back_on_open() {
         rolled_back >= 9,
         "only {rolled_back} files needed a rollback"
     );
+}
+
+/// A process that dies in a commit does not make others wait until the next open.
+#[test]
+fn a_handle_that_is_open_rolls_back_the_commit_of_a_dead_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shared.tdb");
+    std::fs::write(&path, golden_file("recover_done")).unwrap();
+    let db = OpenOptions::new().open(&path).unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    for name in ["recover_after_magic", "recover_all_written"] {
+        // What the other process leaves, in the same file.
+        file.write_all_at(&golden_file(name), 0).unwrap();
+        db.fetch(b"any key").unwrap();
+        db.check().unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_records(&db, &golden_json("recover_after_magic")["records"], name);
+    }
 }
 
 fn assert_stays_sound(path: &Path, name: &str) {

@@ -15,17 +15,17 @@ mod common;
 #[path = "live/member.rs"]
 mod member;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use common::{dump_of, records_of};
+use common::{compile, dump_of, records_of};
 use member::{
     COUNTER_AT, COUNTER_KEY, Ledger, OWN_KEYS, SHARED_AT, SHARED_KEYS, own_key, shared_key, version,
 };
 use tdb::{Db, Flags, OpenOptions};
 
-const MILLISECONDS: u64 = 3000;
+const MILLISECONDS: u64 = 2000;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -69,7 +69,7 @@ struct Story {
 impl Story {
     fn new(flags: Flags) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let c_member = compile_c_member(dir.path());
+        let c_member = compile("member", dir.path());
         let path = dir.path().join("live.tdb");
         let db = OpenOptions::new()
             .flags(flags)
@@ -243,20 +243,4 @@ impl Story {
     fn path(&self) -> PathBuf {
         self.db.path().to_owned()
     }
-}
-
-fn compile_c_member(dir: &Path) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/member.c");
-    let target = dir.join("member");
-    let status = Command::new("gcc")
-        .args(["-O1", "-o"])
-        .args([&target, &source])
-        .arg("-ltdb")
-        .status()
-        .expect("this test needs a C compiler: install the package gcc");
-    assert!(
-        status.success(),
-        "this test needs libtdb: install the package libtdb-dev"
-    );
-    target
 }

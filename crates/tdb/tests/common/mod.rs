@@ -125,3 +125,20 @@ fn quoted(line: &str) -> Vec<u8> {
     }
     bytes
 }
+
+/// Compiles `tests/c/NAME.c` into a directory.
+pub fn compile(name: &str, dir: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/c/{name}.c"));
+    let target = dir.join(name);
+    let status = Command::new("gcc")
+        .args(["-O1", "-Wall", "-o"])
+        .args([&target, &source])
+        .arg("-ltdb")
+        .status()
+        .expect("this test needs a C compiler: install the package gcc");
+    assert!(
+        status.success(),
+        "this test needs libtdb: install the package libtdb-dev"
+    );
+    target
+}
