@@ -275,7 +275,7 @@ impl Db {
         })
     }
 
-    fn lock_all_for(&self, rw: Rw, wait: Wait) -> Result<AllLock<'_>> {
+    pub(crate) fn lock_all_for(&self, rw: Rw, wait: Wait) -> Result<AllLock<'_>> {
         if rw == Rw::Write {
             self.check_writable()?;
         }
@@ -384,7 +384,7 @@ impl Drop for ByteLock<'_> {
 }
 
 /// Turns "somebody else has it" into `None`.
-fn unless_blocked<T>(result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn unless_blocked<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(lock) => Ok(Some(lock)),
         Err(Error::WouldBlock) => Ok(None),

@@ -177,7 +177,7 @@ impl Db {
     }
 
     /// Takes room from the free list, which is held, and grows the file if there is none.
-    fn take_free(&self, content: u32) -> Result<Room> {
+    pub(crate) fn take_free(&self, content: u32) -> Result<Room> {
         let length = padded_len(content).ok_or(Error::TooLarge)?;
         for _ in 0..MAX_ROUNDS {
             match self.search_free(length)? {
@@ -238,6 +238,19 @@ impl Db {
             None if merged_enough => Search::Again,
             None => Search::Nothing,
         })
+    }
+
+    /// Joins free records with their left neighbours. The free list is held.
+    pub(crate) fn join_free(&self) -> Result<()> {
+        let mut walk = self.image.freelist()?;
+        while let Some(item) = walk.step()? {
+            let item = self.check_free(item)?;
+            if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
+                walk.unlink(&item)?;
+                self.merge(left_offset, left, &item.record)?;
+            }
+        }
+        Ok(())
     }
 
     /// A record met in the free list must be free. One that is marked as used was left by a crash

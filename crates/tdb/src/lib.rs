@@ -12,7 +12,7 @@
 //! | `store`       | fetch, store, append, delete                                               |
 //! | `traverse`    | going through all records while others change them                         |
 //! | `check`, `wipe` | is the file sound; removing all records                                  |
-//! | `freelist`    | room for records                                                           |
+//! | `freelist`    | room for records; `repack`: free space back in one piece                   |
 //! | `transaction` | many changes that survive a crash together; `overlay`: what they changed     |
 //! | `recovery`    | rolling back a commit that was cut short                                   |
 //! | `lock`        | kernel locks, nesting, marks                                               |
@@ -35,6 +35,7 @@ mod mutex;
 mod open;
 mod overlay;
 mod recovery;
+mod repack;
 mod store;
 mod transaction;
 mod traverse;
