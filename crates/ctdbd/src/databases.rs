@@ -187,6 +187,9 @@ impl Databases {
                     self.answer(ticket, Err(file.failure(&"is not frozen")));
                 }
             }
+            DbOp::Repack { min_free } => {
+                self.in_thread(ticket, move |_| work::repack(&file, min_free));
+            }
             DbOp::Update { records } => {
                 let (me, map) = (self.setup.pnn, node.vnn_map().clone());
                 self.in_thread(ticket, move |_| work::update(&file, me, &records, &map));
@@ -219,7 +222,7 @@ impl Databases {
         }
     }
 
-    /// Sequence numbers of files, health marks, repacking. `None` if a thread answers.
+    /// Sequence numbers of files, health marks. `None` if a thread answers.
     fn small_work(
         &mut self,
         ticket: Ticket,
