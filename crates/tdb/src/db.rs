@@ -41,6 +41,10 @@ pub(crate) struct Opened {
     pub(crate) options: OpenOptions,
     /// Device and inode, to notice that the path leads to another file now.
     pub(crate) identity: Option<(u64, u64)>,
+    /// Where the database begins in the file: behind the mutexes, if it has some.
+    pub(crate) base: u64,
+    /// The features of the format that it uses.
+    pub(crate) features: u32,
 }
 
 /// Settings and facts.

@@ -196,6 +196,8 @@ impl OpenOptions {
                 path: PathBuf::new(),
                 options: self.clone(),
                 identity: None,
+                base: format.base(),
+                features: format.header.features(),
             },
         )?;
         if !self.read_only {
@@ -216,6 +218,8 @@ impl OpenOptions {
             path: PathBuf::new(),
             options: self.clone(),
             identity: None,
+            base: format.base(),
+            features: format.header.features(),
         };
         let locks = |hash_size| Ok(Locks::new(None, None, hash_size));
         let db = self.assemble(Bytes::Other(backend), &format, flags, locks, opened)?;
@@ -468,6 +472,8 @@ impl Opening<'_> {
             path: self.path.to_owned(),
             options: self.options.clone(),
             identity: Some((metadata.dev(), metadata.ino())),
+            base: format.base(),
+            features: format.header.features(),
         };
         let backend = self.backend(file, &format)?;
         let new_locks = |hash_size| -> Result<Locks, OpenError> {
