@@ -240,6 +240,28 @@ fn a_recovery_ends_all_revokes() {
 }
 
 #[test]
+fn a_late_answer_does_not_end_the_next_revoke() {
+    let mut node = node(0);
+    let key = node.key(0);
+    for reqid in [FIRST, FIRST + 1] {
+        node.put(&key, header(18, 0, NONE), b"data");
+        node.peer_says(from(1, 4, wants_copy(&key)));
+        let said = node.client_says(7, reqid, call(&key, CallId::NULL));
+        assert_eq!(said, [format!("1 UPDATE_RECORD #{reqid}")]);
+        if reqid == FIRST {
+            node.put(&key, header(30, 0, NONE), b"data");
+            node.migrator.push_confirmed(DB, &mut node.cluster);
+            assert_eq!(node.run().len(), 1);
+        }
+    }
+    let done = || Some(ReplyControl::status(0));
+    assert!(revoked(&mut node, FIRST, done()).is_empty());
+    assert_eq!(node.record(&key), "21@0 5000000 data");
+    assert_eq!(revoked(&mut node, FIRST + 1, done()).len(), 1);
+    assert_eq!(node.record(&key), "24@0 10000 data");
+}
+
+#[test]
 fn the_lmaster_passes_a_readers_call_on_as_it_is() {
     let mut node = node(0);
     let key = node.key(0);

@@ -431,6 +431,32 @@ fn a_freeze_ends_the_run_and_nothing_gets_lost() {
 }
 
 #[test]
+fn what_a_stopped_run_has_not_looked_at_is_left_for_the_next() {
+    let mut node = Fixture::new(0);
+    let keys = (0..1000).map(|n| Bytes::from(format!("k{n}")));
+    let mine = |key: &Bytes| node.cluster.vnn_map.lmaster(key) == Some(pnn(0));
+    let keys: Vec<Bytes> = keys.filter(mine).take(250).collect();
+    for key in &keys {
+        node.put(key, header(7, 0, NONE), b"");
+        schedule(&mut node, key, header(7, 0, NONE));
+    }
+    let request = DbVacuum {
+        db_id: DB,
+        full: false,
+    };
+    let (cluster, now) = (&mut node.cluster, node.now);
+    node.migrator.vacuum_now(caller(), request, cluster, now);
+    assert!(node.run().is_empty(), "a pause after the first turn");
+    assert_eq!(node.records.len(), 150);
+    node.database().freeze = Freeze::Frozen;
+    node.migrator.freezing(DB);
+    assert_eq!(go_on(&mut node), [RUN_FAILED]);
+    node.database().freeze = Freeze::None;
+    assert_eq!(vacuum(&mut node)[0], RUN_OK);
+    assert!(node.records.is_empty());
+}
+
+#[test]
 fn runs_begin_by_themselves_and_every_sixtieth_or_so_is_full() {
     let mut node = Fixture::new(0);
     node.migrator.handle_timeout(&mut node.cluster, node.now);
