@@ -18,7 +18,7 @@ use ctdb_proto::Pnn;
 
 /// Failures in recoveries after which a node is banned: the three tries of one database, or three
 /// recoveries.
-pub const FAILED_RECOVERIES_FOR_BAN: u32 = 3;
+pub(crate) const FAILED_RECOVERIES_FOR_BAN: u32 = 3;
 
 /// The counts of all nodes.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@
 //!
 //! [`ClusterCheck`] asks and collects; [`judge`] is a plain function of what came back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use ctdb_conf::Tunable;
@@ -31,17 +31,15 @@ const MIN_PAUSE: Duration = Duration::from_millis(20);
 /// What a node said about itself and the cluster. What it was not asked, or has not answered, is
 /// missing.
 #[derive(Clone, Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     pub nodes: Option<NodeMap>,
     pub rec_mode: Option<RecMode>,
     pub vnn_map: Option<VnnMap>,
-    /// It failed to answer, and that is its own fault.
-    pub is_dumb: bool,
 }
 
 /// What the leader knows when it judges.
 #[derive(Clone, Copy, Debug)]
-pub struct Facts<'a> {
+pub(crate) struct Facts<'a> {
     pub view: &'a View<'a>,
     /// Of other nodes, as far as they answered in this round.
     pub reports: &'a BTreeMap<Pnn, Report>,
@@ -53,11 +51,9 @@ pub struct Facts<'a> {
 
 /// What the leader should do about it.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Verdict {
+pub(crate) struct Verdict {
     /// What some node has to be told about another node's flags.
     pub pushes: Vec<NodeFlagChange>,
-    /// Who did not answer.
-    pub silent: Vec<Pnn>,
     /// Why a recovery is needed, and who is to blame for it, if anybody.
     pub recover: Option<(RecoveryReason, Option<Pnn>)>,
 }
@@ -109,11 +105,9 @@ impl Facts<'_> {
 }
 
 /// Compares what the nodes said: the steps 13 to 24 of `cluster.md 5.4`, in their order.
-pub fn judge(facts: &Facts<'_>) -> Verdict {
-    let silent = facts.reports.iter().filter(|(_, report)| report.is_dumb);
+pub(crate) fn judge(facts: &Facts<'_>) -> Verdict {
     Verdict {
         pushes: pushes(facts),
-        silent: silent.map(|(pnn, _)| *pnn).collect(),
         recover: recovery_mode(facts)
             .or_else(|| cluster_lock(facts))
             .or_else(|| node_maps(facts))
@@ -281,6 +275,8 @@ pub(crate) struct ClusterCheck {
     polls: BTreeMap<Pnn, Poll>,
     /// Last heard, for nodes that are slow to answer.
     capabilities: BTreeMap<Pnn, Capabilities>,
+    /// Who failed to answer since the last verdict, by its own fault.
+    silent: BTreeSet<Pnn>,
     round: Option<Round>,
     next_at: Instant,
     last_began: Option<Instant>,
@@ -308,6 +304,7 @@ impl ClusterCheck {
         Self {
             polls: BTreeMap::new(),
             capabilities: BTreeMap::new(),
+            silent: BTreeSet::new(),
             round: None,
             next_at: now,
             last_began: None,
@@ -338,6 +335,7 @@ impl ClusterCheck {
     /// Forgets also what lasts, because another node leads now.
     pub(crate) fn forget(&mut self) {
         self.reset();
+        self.silent.clear();
         self.capabilities.clear();
     }
 
@@ -424,17 +422,16 @@ impl ClusterCheck {
             Ok(None) => {}
             Err(failure) => {
                 error!(target: LOG, %pnn, %failure, "Failed to read remote {opcode}");
-                poll.report.is_dumb |= failure.blames_node();
+                if failure.blames_node() {
+                    self.silent.insert(*pnn);
+                }
             }
         }
-        if poll.is_late && poll.open.is_empty() {
-            // Its answers are of different times: good enough for the credits only.
-            poll.is_late = false;
-            poll.report = Report {
-                is_dumb: poll.report.is_dumb,
-                ..Report::default()
-            };
-        }
+    }
+
+    /// Who failed to answer since this was asked for the last time.
+    pub(crate) fn take_silent(&mut self) -> BTreeSet<Pnn> {
+        std::mem::take(&mut self.silent)
     }
 
     /// When to look again.

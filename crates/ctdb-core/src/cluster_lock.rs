@@ -9,14 +9,12 @@
 //!
 //! The helper process that really holds it belongs to the daemon (`cluster.md 4.6`).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use ctdb_proto::Request;
 use tracing::{error, info};
 
 use crate::recoverd::LOG;
 use crate::recoverd::outbox::{LockAttempt, Outbox, RecoverdEffect};
-use crate::recoverd::view::View;
 
 /// What the lock helper reports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,7 +56,7 @@ pub(crate) struct ClusterLock {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum State {
     Unheld,
-    Taking { since: Instant },
+    Taking,
     Held,
 }
 
@@ -86,12 +84,12 @@ impl ClusterLock {
     }
 
     /// Starts a try. Does nothing while one is under way or the lock is held.
-    pub(crate) fn take(&mut self, out: &mut Outbox, now: Instant) {
+    pub(crate) fn take(&mut self, out: &mut Outbox) {
         let Some(name) = self.name.as_deref().filter(|_| self.state == State::Unheld) else {
             return;
         };
         info!(target: LOG, "Attempting to take cluster lock ({name})");
-        self.state = State::Taking { since: now };
+        self.state = State::Taking;
         self.attempt = LockAttempt(self.attempt.0 + 1);
         out.push(RecoverdEffect::TakeClusterLock(self.attempt));
     }
@@ -113,19 +111,15 @@ impl ClusterLock {
         &mut self,
         attempt: LockAttempt,
         event: ClusterLockEvent,
-        out: &mut Outbox,
-        view: &View<'_>,
-        now: Instant,
     ) -> LockOutcome {
         if attempt != self.attempt {
             return LockOutcome::Stale;
         }
         match (self.state, event) {
-            (State::Taking { since }, ClusterLockEvent::Taken) => {
+            (State::Taking, ClusterLockEvent::Taken) => {
                 info!(target: LOG, "Cluster lock taken successfully");
                 self.state = State::Held;
                 self.contended = 0;
-                report_latency(now.duration_since(since), out, view);
                 LockOutcome::Taken
             }
             (State::Held, ClusterLockEvent::Lost) => {
@@ -133,7 +127,7 @@ impl ClusterLock {
                 self.state = State::Unheld;
                 LockOutcome::Lost
             }
-            (State::Taking { .. }, failure) => {
+            (State::Taking, failure) => {
                 let reason = match failure {
                     ClusterLockEvent::Contention => "contention",
                     ClusterLockEvent::Timeout => "timeout",
@@ -160,16 +154,9 @@ impl ClusterLock {
 /// First pause between two tries to get the lock.
 const RETRY_FIRST: Duration = Duration::from_millis(300);
 
-/// Tells the own daemon how long the lock took, for its statistics.
-fn report_latency(latency: Duration, out: &mut Outbox, view: &View<'_>) {
-    let request = Request::RecdReclockLatency(latency.as_secs_f64());
-    out.order(view.me, &request, view.recover_timeout());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recoverd::tests::{FakeNode, epoch};
 
     #[test]
     fn each_report_means_one_thing_in_each_state() {
@@ -187,17 +174,16 @@ mod tests {
             ("unheld", E::Taken, O::Stale, false),
             ("unheld", E::Lost, O::Stale, false),
         ];
-        let node = FakeNode::new(0, 1);
         for (state, event, expected, held) in table {
             let mut out = Outbox::default();
             let mut lock = ClusterLock::new(Some("/cluster/lock".into()));
             if state != "unheld" {
-                lock.take(&mut out, epoch());
+                lock.take(&mut out);
             }
             if state == "held" {
-                lock.on_event(LockAttempt(1), E::Taken, &mut out, &node.view(), epoch());
+                lock.on_event(LockAttempt(1), E::Taken);
             }
-            let outcome = lock.on_event(LockAttempt(1), event, &mut out, &node.view(), epoch());
+            let outcome = lock.on_event(LockAttempt(1), event);
             assert_eq!(
                 (outcome, lock.is_held()),
                 (expected, held),
@@ -210,37 +196,32 @@ mod tests {
     fn without_a_lock_nothing_is_taken() {
         let mut out = Outbox::default();
         let mut lock = ClusterLock::new(None);
-        lock.take(&mut out, epoch());
+        lock.take(&mut out);
         assert!(lock.permits_leading());
         assert_eq!(out.pop(), None);
     }
 
     #[test]
     fn a_report_of_an_older_attempt_is_stale() {
-        let node = FakeNode::new(0, 1);
         let mut out = Outbox::default();
         let mut lock = ClusterLock::new(Some("/cluster/lock".into()));
-        lock.take(&mut out, epoch());
+        lock.take(&mut out);
         lock.release(&mut out);
-        lock.take(&mut out, epoch());
+        lock.take(&mut out);
         let late = (LockAttempt(1), ClusterLockEvent::Taken);
-        assert_eq!(
-            lock.on_event(late.0, late.1, &mut out, &node.view(), epoch()),
-            LockOutcome::Stale
-        );
+        assert_eq!(lock.on_event(late.0, late.1), LockOutcome::Stale);
         assert!(!lock.is_held());
     }
 
     #[test]
     fn retries_come_slower_each_time() {
-        let node = FakeNode::new(0, 1);
         let mut out = Outbox::default();
         let mut lock = ClusterLock::new(Some("/cluster/lock".into()));
         let mut delays = Vec::new();
         for raw in 1..=6 {
-            lock.take(&mut out, epoch());
+            lock.take(&mut out);
             let (attempt, event) = (LockAttempt(raw), ClusterLockEvent::Contention);
-            lock.on_event(attempt, event, &mut out, &node.view(), epoch());
+            lock.on_event(attempt, event);
             delays.push(lock.retry_delay().as_millis());
         }
         assert_eq!(delays, [300, 600, 1200, 2400, 4800, 4800]);

@@ -38,14 +38,14 @@ use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token};
 use crate::recoverd::view::{NodeView, View};
 
 /// How long an election waits for all nodes to enter recovery mode.
-pub const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Length of the first election with fast start, as in the original's test mode.
-pub const FAST_ELECTION: Duration = Duration::from_millis(500);
+pub(crate) const FAST_ELECTION: Duration = Duration::from_millis(500);
 /// How long to wait for a candidate after another node said that there is no leader.
-pub const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(crate) const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later each node starts an election than the active node before it, when all of them
 /// have the same reason at the same time.
-pub const RANK_DELAY: Duration = Duration::from_millis(100);
+pub(crate) const RANK_DELAY: Duration = Duration::from_millis(100);
 /// Bounds of the pause before a node that would win answers, in milliseconds.
 const ANSWER_DELAY_MS: std::ops::Range<u64> = 10..50;
 
@@ -104,7 +104,7 @@ impl ElectionCtx<'_, '_> {
 
 /// Whether this node wins against a candidate (`cluster.md 4.5`). The number of connected nodes
 /// in the message does not count.
-pub fn wins_against(
+pub(crate) fn wins_against(
     theirs: &ElectionMessage,
     can_lead: bool,
     my_priority: TimeVal,
@@ -210,7 +210,7 @@ impl Election {
         } else {
             ctx.set_leader(None, LeaderReason::ElectionBegan);
             ctx.leader.stop_timeout();
-            ctx.lock.take(ctx.out, ctx.now);
+            ctx.lock.take(ctx.out);
             self.phase = Phase::Racing;
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! The leader says once a second that it leads (`cluster.md 4.2`). This module judges each such
 //! message by [`judge`], a plain function, and keeps the two clocks: the own broadcasts, and the
-//! leader's silence. It starts no election; the [`election`](crate::election) does.
+//! leader's silence. It starts no election; the election does.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ use crate::recoverd::outbox::Outbox;
 use crate::recoverd::view::View;
 
 /// Pause between two broadcasts of the leader.
-pub const BROADCAST_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const BROADCAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What counts when a `LEADER` message is judged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Standing {
+pub(crate) struct Standing {
     pub me: Pnn,
     /// Whom this node follows; itself, if it leads or stands for election.
     pub leader: Option<Pnn>,
@@ -31,7 +31,7 @@ pub struct Standing {
 
 /// What a `LEADER` message means.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// The leader we know is alive.
     Current,
     /// An election has begun somewhere.
@@ -42,6 +42,8 @@ pub enum Heard {
     Rival(Pnn),
     /// That node accepts that we win this election. Only our own kind says so.
     Conceded(Pnn),
+    /// That node misses its leader, and we hold the cluster lock: it should hear us at once.
+    Missed(Pnn),
     /// Of no meaning, for this reason.
     Ignored(&'static str),
 }
@@ -50,7 +52,7 @@ pub enum Heard {
 ///
 /// The original follows whoever spoke last, so that two leaders switch each other off. Here the
 /// holder of the cluster lock does not give way, and without a lock an election settles it.
-pub fn judge(standing: &Standing, from: Option<Pnn>, said: Option<Pnn>) -> Heard {
+pub(crate) fn judge(standing: &Standing, from: Option<Pnn>, said: Option<Pnn>) -> Heard {
     let me = standing.me;
     let Some(said) = said else {
         return judge_no_leader(standing, from);
@@ -83,12 +85,11 @@ pub fn judge(standing: &Standing, from: Option<Pnn>, said: Option<Pnn>) -> Heard
 }
 
 fn judge_no_leader(standing: &Standing, from: Option<Pnn>) -> Heard {
-    if from == Some(standing.me) {
-        Heard::Ignored("our own")
-    } else if standing.lock_held {
-        Heard::Ignored("we hold the cluster lock")
-    } else {
-        Heard::NoLeader
+    match from {
+        Some(from) if from == standing.me => Heard::Ignored("our own"),
+        Some(from) if standing.lock_held => Heard::Missed(from),
+        None if standing.lock_held => Heard::Ignored("we hold the cluster lock"),
+        _ => Heard::NoLeader,
     }
 }
 
@@ -287,10 +288,7 @@ mod tests {
             ignored(hear(holding(Some(ME)), 2, Some(2))),
             "the lock decides"
         );
-        assert!(
-            ignored(hear(holding(Some(ME)), 2, None)),
-            "the lock decides"
-        );
+        assert_eq!(hear(holding(Some(ME)), 2, None), Heard::Missed(pnn(2)));
     }
 
     #[test]

@@ -243,6 +243,11 @@ impl Node {
         self.cluster.rec_mode == RecMode::Active
     }
 
+    /// The tunables as they are now.
+    pub fn tunables(&self) -> &ctdb_conf::Tunables {
+        &self.cluster.tunables
+    }
+
     /// What was decided lately, and why.
     pub fn history(&self) -> Option<&History> {
         self.recoverd.as_ref().map(Recoverd::history)
@@ -263,7 +268,10 @@ impl Node {
     fn peer_changed(&mut self, pnn: Pnn, change: PeerChange, now: Instant) {
         match change {
             PeerChange::None => {}
-            PeerChange::Connected => self.wake_recoverd(now),
+            PeerChange::Connected => {
+                self.repair_what_was_lost(pnn);
+                self.wake_recoverd(now);
+            }
             PeerChange::Disconnected => {
                 for asker in self.cluster.controls_lost_with(pnn) {
                     self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
@@ -272,6 +280,17 @@ impl Node {
                     .node_gone(pnn, &self.clients, &mut self.cluster);
                 self.wake_recoverd(now);
             }
+        }
+    }
+
+    /// A member of the cluster could not be reached for a part of this generation: the leader
+    /// still had its link to both. What was meant for it is lost, and a record may belong to
+    /// nobody now.
+    fn repair_what_was_lost(&mut self, pnn: Pnn) {
+        let map = &self.cluster.vnn_map;
+        if map.generation != Generation::INVALID && map.map.contains(&pnn) {
+            let why = format!("node {pnn} could not be reached, packets may be lost");
+            self.cluster.force_recovery(&why);
         }
     }
 

@@ -7,14 +7,14 @@
 //!
 //! | part | decides |
 //! |---|---|
-//! | [`leader`](crate::leader) | what a `LEADER` message means, when a leader is silent for too long |
-//! | [`election`](crate::election) | who leads |
-//! | [`cluster_lock`](crate::cluster_lock) | whether this node holds the cluster lock |
-//! | [`cluster_check`](crate::cluster_check) | what the leader finds wrong with the cluster |
-//! | [`banning`](crate::banning) | who has to be excluded |
-//! | [`recovery`](crate::recovery) | the steps of one recovery |
-//! | [`takeover`](crate::takeover) | the steps of one takeover run |
-//! | [`explain`](crate::explain) | nothing: it remembers what was decided, and why |
+//! | `leader` | what a `LEADER` message means, when a leader is silent for too long |
+//! | `election` | who leads |
+//! | `cluster_lock` | whether this node holds the cluster lock |
+//! | `cluster_check` | what the leader finds wrong with the cluster |
+//! | `banning` | who has to be excluded |
+//! | `recovery` | the steps of one recovery |
+//! | `takeover` | the steps of one takeover run |
+//! | `explain` | nothing: it remembers what was decided, and why |
 //!
 //! Each call is one step on one consistent state: the input is taken in, then every part looks
 //! once at what time it is. Nothing waits inside of a call.
@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ctdb_proto::{NodeFlagChange, NodeFlags, Pnn, RecMode, Request, RunState, Srvid};
+use ctdb_proto::{Generation, NodeFlagChange, NodeFlags, Pnn, RecMode, Request, RunState, Srvid};
 use tracing::{error, info, warn};
 
 use crate::banning::Credits;
@@ -33,6 +33,7 @@ use crate::election::{Election, ElectionCtx};
 use crate::explain::{ElectionReason, History, LeaderReason};
 use crate::leader::LeaderWatch;
 use crate::recovery::Recovery;
+use crate::recovery::phases::Phase;
 use crate::takeover::{TakeoverQueue, TakeoverRun};
 
 pub(crate) mod cold_start;
@@ -214,7 +215,7 @@ impl Recoverd {
                 self.on_message(srvid, from, data, view, now);
             }
             RecoverdInput::ClusterLock { attempt, event } => {
-                let outcome = self.lock.on_event(attempt, event, &mut self.out, view, now);
+                let outcome = self.lock.on_event(attempt, event);
                 let (election, mut ctx) = self.election(view, now);
                 election.on_lock(outcome, &mut ctx);
             }
@@ -242,7 +243,9 @@ impl Recoverd {
             return None;
         }
         let activity = match &self.activity {
-            Activity::None if self.leads(view) && self.election.is_idle() => self.lead_timeout(),
+            Activity::None if self.leads(view) && self.election.is_idle() => {
+                Some(self.lead_timeout())
+            }
             Activity::None => None,
             Activity::Recovery(recovery) => recovery.poll_timeout(),
             Activity::Takeover(run) => run.poll_timeout(),
@@ -270,9 +273,12 @@ impl Recoverd {
         &self.history
     }
 
-    /// Whether a recovery of this leader is under way.
-    pub fn is_recovering(&self) -> bool {
-        matches!(self.activity, Activity::Recovery(_))
+    /// The recovery that this leader runs, if it does, and what it is at.
+    pub fn recovery(&self) -> Option<(Generation, Phase)> {
+        match &self.activity {
+            Activity::Recovery(recovery) => Some((recovery.generation(), recovery.phase())),
+            Activity::None | Activity::Takeover(_) => None,
+        }
     }
 
     /// Whether this node leads, and no election is under way.

@@ -26,7 +26,7 @@ use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token};
 use crate::recoverd::view::View;
 
 /// The name under which the original logs its takeover runs.
-pub const LOG: &str = "ctdb-takeover";
+pub(crate) const LOG: &str = "ctdb-takeover";
 
 /// First version that knows `START_IPREALLOCATE` (`wire.md 5.2`).
 const KNOWS_START_IPREALLOCATE: SambaVersion = SambaVersion::new(4, 18);

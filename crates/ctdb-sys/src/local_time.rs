@@ -1,9 +1,10 @@
 //! Wall clock time in the time zone of this machine, as log lines and the `ctdb` tool show it.
 //!
 //! Only libc knows the rules of time zones (`TZ`, `/etc/localtime`) without another dependency.
-#![expect(unsafe_code, reason = "localtime_r has no safe form in nix")]
 
 use std::fmt;
+
+use crate::raw;
 
 /// A moment, taken apart in local time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -26,16 +27,7 @@ pub struct LocalTime {
 impl LocalTime {
     /// Local time for seconds since 1970 UTC. `None` for a year that libc cannot express.
     pub fn from_unix(seconds: i64) -> Option<Self> {
-        // SAFETY: `tm` is a plain C structure of integers and a pointer, for which all zeros is a
-        // valid value.
-        let mut parts: libc::tm = unsafe { std::mem::zeroed() };
-        // SAFETY: both pointers are valid for the call and refer to distinct, properly aligned
-        // objects; `localtime_r` keeps neither. It may read the environment: the programs of this
-        // project do not change theirs after start.
-        let filled = unsafe { libc::localtime_r(&raw const seconds, &raw mut parts) };
-        if filled.is_null() {
-            return None;
-        }
+        let parts = raw::localtime(seconds)?;
         Some(Self {
             year: i64::from(parts.tm_year) + 1900,
             month: u8::try_from(parts.tm_mon + 1).ok()?,
@@ -46,6 +38,12 @@ impl LocalTime {
             second: u8::try_from(parts.tm_sec).ok()?,
             utc_offset: parts.tm_gmtoff,
         })
+    }
+
+    /// Offset from UTC as log lines show it: sign, hours and minutes.
+    pub fn offset(&self) -> (char, i64, i64) {
+        let minutes = self.utc_offset / 60;
+        (if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60, minutes.abs() % 60)
     }
 
     /// `Fri Nov 20 16:36:51 2026`, as C's `ctime` without its newline.

@@ -135,18 +135,20 @@ impl Db {
 
     /// Counts a change. Failing to count is no reason to fail the change.
     pub(crate) fn count_change(&self) {
-        if !self.flags.get().contains(Flags::SEQNUM) {
-            return;
+        if self.flags.get().contains(Flags::SEQNUM) {
+            let _ = self.increment_sequence_number();
         }
-        if !matches!(self.image.increment(SEQUENCE_NUMBER), Ok(false)) {
-            return;
+    }
+
+    /// Adds 1 to [`Db::sequence_number`], whether or not this handle counts changes: CTDB does so
+    /// when another node has changed its copy.
+    pub fn increment_sequence_number(&self) -> Result<()> {
+        if self.image.increment(SEQUENCE_NUMBER)? {
+            return Ok(());
         }
-        let lock = self.lock_byte(LockByte::SEQNUM, Rw::Write, Wait::Block);
-        if lock.is_ok()
-            && let Ok(number) = self.image.word(SEQUENCE_NUMBER)
-        {
-            let _ = self.image.set_word(SEQUENCE_NUMBER, number.wrapping_add(1));
-        }
+        let _lock = self.lock_byte(LockByte::SEQNUM, Rw::Write, Wait::Block)?;
+        let number = self.image.word(SEQUENCE_NUMBER)?;
+        self.image.set_word(SEQUENCE_NUMBER, number.wrapping_add(1))
     }
 }
 
@@ -236,6 +238,7 @@ impl Db {
         })
     }
 
+    #[inline]
     pub(crate) fn lock_chain(&self, chain: u32, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         self.lock_records(LockByte::chain(chain), rw, wait)
     }
@@ -246,6 +249,7 @@ impl Db {
 
     /// Locks a chain or the free list. If somebody died in a commit since this handle looked last,
     /// his transaction is rolled back first.
+    #[inline]
     fn lock_records(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         if rw == Rw::Write {
             self.check_writable()?;
@@ -260,6 +264,7 @@ impl Db {
         }
     }
 
+    #[inline]
     pub(crate) fn lock_byte(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         let taken = self.locks.lock(byte, rw, wait)?;
         Ok(ByteLock {
@@ -290,6 +295,7 @@ impl Db {
     }
 
     /// Whether a commit was cut short. If that cannot be read it counts as yes.
+    #[inline]
     pub(crate) fn recovery_pending(&self) -> bool {
         let pending = || -> Result<bool> {
             match self.image.word(RECOVERY_START)? {

@@ -1,6 +1,6 @@
 //! The database as words and records: byte order, bounds, and steps along a list.
 
-use std::cell::{Ref, RefCell};
+use std::cell::{Cell, Ref, RefCell};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -8,41 +8,71 @@ use crate::layout::{
     ByteOrder, FREELIST_HEAD, MAGIC_AT, Magic, RECORD_SIZE, Record, TAILER_SIZE, chain_head,
     data_start,
 };
+use crate::map::FileBackend;
 use crate::overlay::Overlay;
 
 /// Typed access to the bytes of one database, as a running transaction sees them.
 pub(crate) struct Image {
-    backend: Box<dyn Backend>,
+    bytes: Bytes,
     order: ByteOrder,
     data_start: u32,
     overlay: RefCell<Option<Overlay>>,
+    /// Whether there is an overlay: what every access asks first.
+    overlaid: Cell<bool>,
+}
+
+/// The bytes below a transaction. The file is told apart because every access goes through here.
+pub(crate) enum Bytes {
+    File(FileBackend),
+    Other(Box<dyn Backend>),
+}
+
+impl Bytes {
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        match self {
+            Self::File(file) => file,
+            Self::Other(other) => &**other,
+        }
+    }
 }
 
 impl Image {
-    pub(crate) fn new(backend: Box<dyn Backend>, order: ByteOrder, hash_size: u32) -> Self {
-        let overlay = RefCell::new(None);
+    pub(crate) fn new(bytes: Bytes, order: ByteOrder, hash_size: u32) -> Self {
+        let (overlay, overlaid) = (RefCell::new(None), Cell::new(false));
         Self {
-            backend,
+            bytes,
             order,
             data_start: data_start(hash_size),
             overlay,
+            overlaid,
         }
     }
 
     /// The bytes below the transaction.
     pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.backend
+        self.bytes.backend()
+    }
+
+    /// The file, if no transaction hides it.
+    #[inline]
+    fn file(&self) -> Option<&FileBackend> {
+        match &self.bytes {
+            Bytes::File(file) if !self.overlaid.get() => Some(file),
+            _ => None,
+        }
     }
 
     /// From now on changes are kept in memory.
     pub(crate) fn begin(&self) -> Result<()> {
-        let size = self.backend.refresh()?;
+        let size = self.backend().refresh()?;
         *self.overlay.borrow_mut() = Some(Overlay::new(size));
+        self.overlaid.set(true);
         Ok(())
     }
 
     /// Ends what [`Self::begin`] began. The changes are in the result, and nowhere else.
     pub(crate) fn end(&self) -> Option<Overlay> {
+        self.overlaid.set(false);
         self.overlay.borrow_mut().take()
     }
 
@@ -61,10 +91,14 @@ impl Image {
     }
 
     /// Size as far as it is known.
+    #[inline]
     pub(crate) fn size(&self) -> u32 {
+        if let Some(file) = self.file() {
+            return file.size();
+        }
         match &*self.overlay.borrow() {
             Some(overlay) => overlay.size(),
-            None => self.backend.size(),
+            None => self.backend().size(),
         }
     }
 
@@ -72,32 +106,40 @@ impl Image {
     pub(crate) fn refresh(&self) -> Result<u32> {
         match &*self.overlay.borrow() {
             Some(overlay) => Ok(overlay.size()),
-            None => self.backend.refresh(),
+            None => self.backend().refresh(),
         }
     }
 
     pub(crate) fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
         match &*self.overlay.borrow() {
             Some(overlay) => overlay.read(self.backend(), offset, out),
-            None => self.backend.read(offset, out),
+            None => self.backend().read(offset, out),
         }
     }
 
+    #[inline]
     pub(crate) fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
+        if let Some(file) = self.file() {
+            return file.write(offset, data);
+        }
         match &mut *self.overlay.borrow_mut() {
             Some(overlay) => overlay.write(self.backend(), offset, data),
-            None => self.backend.write(offset, data),
+            None => self.backend().write(offset, data),
         }
     }
 
+    #[inline]
     pub(crate) fn matches(&self, offset: u32, expected: &[u8]) -> Result<bool> {
+        if let Some(file) = self.file() {
+            return file.matches(offset, expected);
+        }
         match &*self.overlay.borrow() {
             Some(overlay) => {
                 let mut found = vec![0; expected.len()];
                 overlay.read(self.backend(), offset, &mut found)?;
                 Ok(found == expected)
             }
-            None => self.backend.matches(offset, expected),
+            None => self.backend().matches(offset, expected),
         }
     }
 
@@ -107,31 +149,42 @@ impl Image {
                 overlay.grow(new_size);
                 Ok(())
             }
-            None => self.backend.grow(new_size),
+            None => self.backend().grow(new_size),
         }
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.backend.sync()
+        self.backend().sync()
     }
 
     /// Adds 1 to a word that others change at the same time. False if that needs a lock.
     pub(crate) fn increment(&self, offset: u32) -> Result<bool> {
         if self.overlay.borrow().is_none() {
-            return self.backend.increment(offset, self.order);
+            return self.backend().increment(offset, self.order);
         }
         let number = self.word(offset)?;
         self.set_word(offset, number.wrapping_add(1))?;
         Ok(true)
     }
 
+    #[inline]
     pub(crate) fn word(&self, offset: u32) -> Result<u32> {
-        let mut word = [0; 4];
-        match &*self.overlay.borrow() {
-            Some(overlay) => overlay.read(self.backend(), offset, &mut word)?,
-            None => word = self.backend.word(offset)?,
-        }
+        let [word] = self.words(offset)?;
         Ok(self.order.word(word))
+    }
+
+    #[expect(
+        clippy::inline_always,
+        reason = "a record returned through memory stalls the reader"
+    )]
+    #[inline(always)]
+    fn words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
+        if let Some(file) = self.file() {
+            return file.words(offset);
+        }
+        let mut words = [[0; 4]; N];
+        self.read(offset, words.as_flattened_mut())?;
+        Ok(words)
     }
 
     pub(crate) fn set_word(&self, offset: u32, word: u32) -> Result<()> {
@@ -141,16 +194,22 @@ impl Image {
     /// Appends `len` bytes from `offset` on to `out`. Nothing is reserved before it is known that
     /// the bytes exist.
     pub(crate) fn append_to(&self, offset: u32, len: u32, out: &mut Vec<u8>) -> Result<()> {
+        if let Some(file) = self.file() {
+            return file.append_to(offset, len, out);
+        }
         self.check_inside(offset, len)?;
         let start = out.len();
         out.resize(start + len as usize, 0);
         self.read(offset, &mut out[start..])
     }
 
+    #[expect(
+        clippy::inline_always,
+        reason = "a record returned through memory stalls the reader"
+    )]
+    #[inline(always)]
     pub(crate) fn record(&self, offset: u32) -> Result<Record> {
-        let mut bytes = [0; RECORD_SIZE as usize];
-        self.read(offset, &mut bytes)?;
-        Ok(Record::decode(&bytes, self.order))
+        Ok(Record::decode(&self.words(offset)?, self.order))
     }
 
     pub(crate) fn set_record(&self, offset: u32, record: &Record) -> Result<()> {
@@ -174,6 +233,7 @@ impl Image {
     }
 
     /// Fails unless `offset..offset + len` lies inside the database, as it is now.
+    #[inline]
     pub(crate) fn check_inside(&self, offset: u32, len: u32) -> Result<()> {
         let inside = |size: u32| offset.checked_add(len).is_some_and(|end| end <= size);
         if inside(self.size()) || inside(self.refresh()?) {
@@ -187,6 +247,7 @@ impl Image {
     }
 
     /// Walks hash chain `bucket`, used and dead records.
+    #[inline]
     pub(crate) fn chain(&self, bucket: u32) -> Result<Walk<'_>> {
         Walk::new(self, chain_head(bucket))
     }
@@ -227,6 +288,11 @@ impl<'i> Walk<'i> {
     }
 
     /// Goes to the next record of whatever kind.
+    #[expect(
+        clippy::inline_always,
+        reason = "a record returned through memory stalls the reader"
+    )]
+    #[inline(always)]
     pub(crate) fn step(&mut self) -> Result<Option<Item>> {
         let (offset, link) = (self.next, self.link);
         if offset == 0 {
@@ -254,6 +320,11 @@ impl<'i> Walk<'i> {
     }
 
     /// Goes to the next record of a hash chain, and fails if it cannot be one (`tdb.md` 3.1).
+    #[expect(
+        clippy::inline_always,
+        reason = "a record returned through memory stalls the reader"
+    )]
+    #[inline(always)]
     pub(crate) fn step_chain(&mut self) -> Result<Option<Item>> {
         let item = self.step()?;
         if let Some(item) = &item {
@@ -280,6 +351,7 @@ struct LoopGuard {
 
 impl LoopGuard {
     /// Notes a step to `offset`. True, in a loop, after at most three times round it.
+    #[inline]
     fn passed_before(&mut self, offset: u32) -> bool {
         if offset == self.anchor {
             return true;
@@ -295,6 +367,8 @@ impl LoopGuard {
 }
 
 /// What a reader of a chain insists on. The contents are bounds-checked where they are read.
+#[expect(clippy::inline_always, reason = "as above")]
+#[inline(always)]
 fn check_chained(image: &Image, item: &Item) -> Result<()> {
     let Item { offset, record, .. } = *item;
     let corrupt = |what| Err(Error::Corrupt { offset, what });

@@ -284,16 +284,17 @@ impl Record {
         bytes
     }
 
-    pub(crate) fn decode(bytes: &[u8; RECORD_SIZE as usize], order: ByteOrder) -> Self {
-        let (words, _) = bytes.as_chunks::<4>();
-        let word = |index: usize| order.word(words[index]);
+    #[inline]
+    pub(crate) fn decode(words: &[[u8; 4]; 6], order: ByteOrder) -> Self {
+        let [next, rec_len, key_len, data_len, full_hash, magic] =
+            words.map(|word| order.word(word));
         Self {
-            next: word(0),
-            rec_len: word(1),
-            key_len: word(2),
-            data_len: word(3),
-            full_hash: word(4),
-            magic: Magic(word(5)),
+            next,
+            rec_len,
+            key_len,
+            data_len,
+            full_hash,
+            magic: Magic(magic),
         }
     }
 
@@ -303,6 +304,7 @@ impl Record {
     }
 
     /// Bytes of key and data together, if they fit into the record at all.
+    #[inline]
     pub(crate) fn content_len(&self) -> Option<u32> {
         self.key_len
             .checked_add(self.data_len)

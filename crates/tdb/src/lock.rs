@@ -194,7 +194,7 @@ impl Locks {
         let mut held = self.held.borrow_mut();
         let index = held
             .iter()
-            .position(|entry| entry.byte == byte)
+            .rposition(|entry| entry.byte == byte)
             .ok_or(Error::Lock("unlock of what is not locked"))?;
         held[index].count -= 1;
         if held[index].count == 0 && held.swap_remove(index).real {

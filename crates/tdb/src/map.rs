@@ -37,7 +37,27 @@ pub(crate) struct FileBackend {
     access: Access,
     /// The first bytes of the database; all that are known, unless mapping failed.
     map: RefCell<Option<MmapRaw>>,
+    /// Where `map` is.
+    window: Cell<Window>,
     syncs: bool,
+}
+
+/// Address and length of the mapping; no length without one.
+#[derive(Clone, Copy)]
+struct Window {
+    address: *mut u8,
+    len: usize,
+}
+
+// SAFETY: the address leads to memory that is owned by the same `FileBackend` and not tied to a
+// thread.
+unsafe impl Send for Window {}
+
+impl Window {
+    const NONE: Self = Self {
+        address: std::ptr::null_mut(),
+        len: 0,
+    };
 }
 
 /// How the bytes of a file are reached.
@@ -59,13 +79,14 @@ enum Place {
 impl FileBackend {
     /// Fails if the file is larger than the format allows.
     pub(crate) fn new(file: Arc<File>, base: u64, access: Access, syncs: bool) -> Result<Self> {
-        let (size, map) = (Cell::new(0), RefCell::new(None));
+        let (size, map, window) = (Cell::new(0), RefCell::new(None), Cell::new(Window::NONE));
         let new = Self {
             file,
             base,
             size,
             access,
             map,
+            window,
             syncs,
         };
         new.refresh()?;
@@ -73,7 +94,23 @@ impl FileBackend {
     }
 
     /// Finds bytes `offset..offset + len`, which lie inside the file.
+    #[inline]
     fn place(&self, offset: u32, len: usize) -> Result<Place> {
+        let window = self.window.get();
+        match (offset as usize).checked_add(len) {
+            Some(end) if end <= window.len => {
+                // SAFETY: `offset` is at most `end`, and `end` at most the length of the mapping.
+                Ok(Place::Mapped(unsafe {
+                    window.address.add(offset as usize)
+                }))
+            }
+            _ => self.place_again(offset, len),
+        }
+    }
+
+    /// The same, for bytes that were not mapped when this was last looked at.
+    #[cold]
+    fn place_again(&self, offset: u32, len: usize) -> Result<Place> {
         let end = u64::from(offset) + len as u64;
         if end > u64::from(self.size.get()) && end > u64::from(self.refresh()?) {
             return Err(Error::OutOfBounds {
@@ -82,15 +119,66 @@ impl FileBackend {
                 size: self.size.get(),
             });
         }
-        match &*self.map.borrow() {
-            Some(map) if end <= map.len() as u64 => {
-                // SAFETY: `offset` is at most `end`, and `end` at most the length of the mapping.
-                Ok(Place::Mapped(unsafe {
-                    map.as_mut_ptr().add(offset as usize)
-                }))
-            }
-            _ => Ok(Place::File(self.base + u64::from(offset))),
+        let window = self.window.get();
+        if end <= window.len as u64 {
+            // SAFETY: as in `place`.
+            return Ok(Place::Mapped(unsafe {
+                window.address.add(offset as usize)
+            }));
         }
+        Ok(Place::File(self.base + u64::from(offset)))
+    }
+
+    /// Adds `len` bytes from `offset` on to `out`. Reserves nothing before it is known that they
+    /// exist.
+    #[inline]
+    pub(crate) fn append_to(&self, offset: u32, len: u32, out: &mut Vec<u8>) -> Result<()> {
+        let (len, start) = (len as usize, out.len());
+        match self.place(offset, len)? {
+            Place::Mapped(source) => {
+                out.reserve(len);
+                // SAFETY: `place` found that many bytes mapped, and nothing was remapped since;
+                // the vector has room for them, and all of them are written before it is longer.
+                unsafe {
+                    load(source, out.as_mut_ptr().add(start), len);
+                    out.set_len(start + len);
+                }
+                Ok(())
+            }
+            Place::File(at) => {
+                out.resize(start + len, 0);
+                self.file
+                    .read_exact_at(&mut out[start..], at)
+                    .map_err(Error::io("pread"))
+            }
+        }
+    }
+
+    /// The `N` words from `offset` on, each read at once if it is aligned in the file.
+    #[expect(clippy::inline_always, reason = "the words stay in registers")]
+    #[inline(always)]
+    pub(crate) fn words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
+        let mut words = [[0; 4]; N];
+        match self.place(offset, 4 * N)? {
+            // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
+            Place::Mapped(source) => unsafe {
+                if source.cast::<u32>().is_aligned() {
+                    for (index, word) in words.iter_mut().enumerate() {
+                        let value = source.cast::<u32>().add(index).read_volatile();
+                        word.as_mut_ptr().cast::<u32>().write_unaligned(value);
+                    }
+                } else {
+                    load(source, words.as_mut_ptr().cast(), 4 * N);
+                }
+            },
+            Place::File(at) => {
+                let bytes = words.as_flattened_mut();
+                self.file
+                    .read_exact_at(bytes, at)
+                    .map_err(Error::io("pread"))?;
+            }
+        }
+        Ok(words)
     }
 
     /// Maps what is known of the file. Where that is not possible, calls are used instead.
@@ -103,6 +191,11 @@ impl FileBackend {
             Access::MapReadOnly if len > 0 => options.map_raw_read_only(&*self.file).ok(),
             _ => None,
         };
+        self.window
+            .set(map.as_ref().map_or(Window::NONE, |map| Window {
+                address: map.as_mut_ptr(),
+                len: map.len(),
+            }));
         *self.map.borrow_mut() = map;
     }
 
@@ -136,7 +229,7 @@ impl Backend for FileBackend {
     fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
         match self.place(offset, out.len())? {
             // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
-            Place::Mapped(source) => unsafe { load(source, out) },
+            Place::Mapped(source) => unsafe { load(source, out.as_mut_ptr(), out.len()) },
             Place::File(at) => self
                 .file
                 .read_exact_at(out, at)
@@ -193,37 +286,22 @@ impl Backend for FileBackend {
     }
 
     fn word(&self, offset: u32) -> Result<[u8; 4]> {
-        let mut word = [0; 4];
-        match self.place(offset, word.len())? {
-            // SAFETY: `place` found four bytes mapped, and nothing was remapped since.
-            Place::Mapped(source) => unsafe { load(source, &mut word) },
-            Place::File(at) => self
-                .file
-                .read_exact_at(&mut word, at)
-                .map_err(Error::io("pread"))?,
-        }
-        Ok(word)
+        self.words::<1>(offset).map(|[word]| word)
     }
 
+    #[inline]
     fn matches(&self, offset: u32, expected: &[u8]) -> Result<bool> {
-        let Place::Mapped(mut source) = self.place(offset, expected.len())? else {
-            let mut found = vec![0; expected.len()];
-            self.read(offset, &mut found)?;
-            return Ok(found == expected);
-        };
-        let mut found = [0; 64];
-        for expected in expected.chunks(found.len()) {
-            let found = &mut found[..expected.len()];
-            // SAFETY: `place` found the whole length mapped; the chunks add up to it.
-            unsafe {
-                load(source, found);
-                source = source.add(found.len());
-            }
-            if found != expected {
-                return Ok(false);
+        match self.place(offset, expected.len())? {
+            // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
+            Place::Mapped(source) => Ok(unsafe { equals(source, expected) }),
+            Place::File(at) => {
+                let mut found = vec![0; expected.len()];
+                self.file
+                    .read_exact_at(&mut found, at)
+                    .map_err(Error::io("pread"))?;
+                Ok(found == expected)
             }
         }
-        Ok(true)
     }
 
     fn increment(&self, offset: u32, order: ByteOrder) -> Result<bool> {
@@ -266,12 +344,12 @@ fn write_zeros(file: &File, start: u64, len: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Copies shared memory into `out`.
+/// Copies `len` bytes of shared memory to `target`.
 ///
 /// # Safety
-/// `source` leads to `out.len()` readable bytes.
-unsafe fn load(source: *const u8, out: &mut [u8]) {
-    let (target, len, mut at) = (out.as_mut_ptr(), out.len(), 0);
+/// `source` leads to that many readable bytes, `target` to as many that belong to the caller.
+unsafe fn load(source: *const u8, target: *mut u8, len: usize) {
+    let mut at = 0;
     // SAFETY: each step stays below `len`, which bounds both sides; volatile accesses are aligned
     // as checked; whatever other processes write meanwhile, the bytes are plain numbers.
     unsafe {
@@ -295,6 +373,34 @@ unsafe fn load(source: *const u8, out: &mut [u8]) {
             }
         }
     }
+}
+
+/// Whether shared memory holds the `expected` bytes.
+///
+/// # Safety
+/// `source` leads to as many readable bytes.
+unsafe fn equals(source: *const u8, expected: &[u8]) -> bool {
+    let (wanted, len, mut at) = (expected.as_ptr(), expected.len(), 0);
+    // SAFETY: as in `load`.
+    unsafe {
+        while at < len {
+            let from = source.add(at);
+            let (same, step) = if len - at >= 8 && from.cast::<u64>().is_aligned() {
+                let wanted = wanted.add(at).cast::<u64>().read_unaligned();
+                (from.cast::<u64>().read_volatile() == wanted, 8)
+            } else if len - at >= 4 && from.cast::<u32>().is_aligned() {
+                let wanted = wanted.add(at).cast::<u32>().read_unaligned();
+                (from.cast::<u32>().read_volatile() == wanted, 4)
+            } else {
+                (from.read_volatile() == wanted.add(at).read(), 1)
+            };
+            if !same {
+                return false;
+            }
+            at += step;
+        }
+    }
+    true
 }
 
 /// Copies `data` into shared memory.

@@ -63,22 +63,24 @@ pub(crate) fn area_size(hash_size: u32) -> u64 {
     (FIRST_MUTEX as u64 + mutexes).next_multiple_of(page_size().into())
 }
 
-/// The bytes from the allrecord mutex to the end of the area, with everything unlocked.
-pub(crate) fn unlocked(hash_size: u32) -> Result<Vec<u8>> {
+/// Adds the bytes from the allrecord mutex to the end of the area to `file`, which has room for
+/// them: everything unlocked.
+pub(crate) fn append_unlocked(file: &mut Vec<u8>, hash_size: u32) -> Result<()> {
     let mutex = new_mutex().map_err(Error::io("creating a robust mutex"))?;
     let size = usize::try_from(area_size(hash_size)).map_err(|_| Error::TooLarge)?;
-    let mut area = vec![0; size];
-    area[ALLRECORD..STATE].copy_from_slice(&mutex);
-    area[STATE..STATE + 2].copy_from_slice(&if cfg!(target_endian = "little") {
+    let start = file.len();
+    file.extend_from_slice(&mutex);
+    file.extend_from_slice(&if cfg!(target_endian = "little") {
         STATE_FREE.to_le_bytes()
     } else {
         STATE_FREE.to_be_bytes()
     });
-    let count = hash_size as usize + 1;
-    for place in area[FIRST_MUTEX..].chunks_exact_mut(MUTEX).take(count) {
-        place.copy_from_slice(&mutex);
+    file.resize(start + FIRST_MUTEX - ALLRECORD, 0);
+    for _ in 0..=hash_size {
+        file.extend_from_slice(&mutex);
     }
-    Ok(area.split_off(ALLRECORD))
+    file.resize(start + size - ALLRECORD, 0);
+    Ok(())
 }
 
 /// Whether `MUTEX_LOCKING` works on this machine: whether the death of an owner is noticed. Tried once, with a thread that ends

@@ -17,7 +17,7 @@ use crate::backend::{Backend, Memory};
 use crate::db::{Db, Opened};
 use crate::error::{Error, OpenError};
 use crate::hash::HashKind;
-use crate::image::Image;
+use crate::image::{Bytes, Image};
 use crate::layout::{
     ByteOrder, FEATURE_MUTEX, FileHeader, HEADER_SIZE, HeaderBytes, MAX_HASH_SIZE, VERSION,
     data_start,
@@ -188,7 +188,7 @@ impl OpenOptions {
         let bytes = bytes.get(start..).unwrap_or_default().to_vec();
         u32::try_from(bytes.len()).map_err(|_| OpenError::TooLarge(bytes.len() as u64))?;
         let db = self.assemble(
-            Box::new(Memory::new(bytes)),
+            Bytes::Other(Box::new(Memory::new(bytes))),
             &format,
             flags,
             |hash_size| Ok(Locks::new(None, None, hash_size)),
@@ -218,7 +218,7 @@ impl OpenOptions {
             identity: None,
         };
         let locks = |hash_size| Ok(Locks::new(None, None, hash_size));
-        let db = self.assemble(backend, &format, flags, locks, opened)?;
+        let db = self.assemble(Bytes::Other(backend), &format, flags, locks, opened)?;
         db.recover(true).map_err(OpenError::Recovery)?;
         Ok(db)
     }
@@ -267,13 +267,13 @@ impl OpenOptions {
     /// Puts a handle together, after the last checks of the header against the file's size.
     fn assemble(
         &self,
-        backend: Box<dyn Backend>,
+        bytes: Bytes,
         format: &Format,
         mut flags: Flags,
         locks: impl FnOnce(u32) -> Result<Locks, OpenError>,
         opened: Opened,
     ) -> Result<Db, OpenError> {
-        let (hash_size, size) = (format.header.hash_size, backend.size());
+        let (hash_size, size) = (format.header.hash_size, bytes.backend().size());
         // A file that ends before the head of the last chain is let in, as the C library does.
         let heads = u64::from(HEADER_SIZE) + 4 * u64::from(hash_size);
         if hash_size > MAX_HASH_SIZE || u64::from(size) < heads {
@@ -288,7 +288,7 @@ impl OpenOptions {
             self.max_dead
         };
         Ok(Db {
-            image: Image::new(backend, format.order, hash_size),
+            image: Image::new(bytes, format.order, hash_size),
             locks: locks(hash_size)?,
             hash: format.hash,
             hash_size,
@@ -403,11 +403,11 @@ fn new_file(hash_size: u32, flags: Flags) -> Result<Vec<u8>, OpenError> {
         .map_err(|_| OpenError::Invalid("hash size is too large for mutexes"))?;
     let header = FileHeader::new(hash_size, suggested_hash(flags), order, mutex_size);
     let header = header.encode(order);
-    let mut file = Vec::new();
+    let mut file = Vec::with_capacity(mutex_size as usize + data_start(hash_size) as usize);
     if mutexes {
         // The first header is read at open only. Behind the mutexes follows the one that changes.
         file.extend_from_slice(&header);
-        file.extend(mutex::unlocked(hash_size)?);
+        mutex::append_unlocked(&mut file, hash_size)?;
     }
     let start = file.len();
     file.extend_from_slice(&header);
@@ -458,7 +458,8 @@ impl Opening<'_> {
         let format = self.read_format(file)?;
         let mutexes = format.has_mutexes() && kernel.is_some();
         if mutexes && first && !created {
-            let area = mutex::unlocked(format.header.hash_size)?;
+            let mut area = Vec::new();
+            mutex::append_unlocked(&mut area, format.header.hash_size)?;
             file.write_all_at(&area, HEADER_SIZE.into())
                 .map_err(OpenError::io("pwrite"))?;
         }
@@ -477,7 +478,7 @@ impl Opening<'_> {
         };
         let db =
             self.options
-                .assemble(Box::new(backend), &format, self.flags, new_locks, opened)?;
+                .assemble(Bytes::File(backend), &format, self.flags, new_locks, opened)?;
         // Everybody who writes shows that the file is in use, so that no other clears it while it
         // is mapped here. (The C library does so only with CLEAR_IF_FIRST or mutexes.)
         locks.lock_range(Range::ACTIVE, Rw::Read, Wait::Block)?;

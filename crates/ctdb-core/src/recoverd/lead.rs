@@ -56,13 +56,11 @@ impl Recoverd {
     }
 
     /// When to look again while there is no recovery and no takeover run.
-    pub(super) fn lead_timeout(&self) -> Option<Instant> {
+    pub(super) fn lead_timeout(&self) -> Instant {
         let check = self.check.poll_timeout();
-        Some(
-            self.completeness
-                .poll_timeout()
-                .map_or(check, |at| at.min(check)),
-        )
+        self.completeness
+            .poll_timeout()
+            .map_or(check, |at| at.min(check))
     }
 
     /// What was begun as leader ends when another node leads.
@@ -144,9 +142,9 @@ impl Recoverd {
 
     /// Does what a round of checks calls for.
     fn act_on(&mut self, verdict: &Verdict, view: &View<'_>, now: Instant) {
-        for pnn in &verdict.silent {
-            error!(target: LOG, "Failed to read remote nodemaps of node {pnn}");
-            self.credit(*pnn, 1, CreditReason::NoAnswer, view, now);
+        for pnn in self.check.take_silent() {
+            error!(target: LOG, "Failed to read remote nodemaps");
+            self.credit(pnn, 1, CreditReason::NoAnswer, view, now);
         }
         for change in &verdict.pushes {
             let (pnn, flags) = (change.pnn, change.new_flags.bits());
@@ -373,6 +371,11 @@ impl Recoverd {
             },
             why,
         );
+        if self.retry_recovery_at.is_some() {
+            // The next try does without the node.
+            self.retry_recovery_at = Some(now + SHORTEST_RETRY);
+            self.check.look_again_at(now + SHORTEST_RETRY);
+        }
         let request = Request::SetBanState(BanState { pnn, time });
         self.out.order(pnn, &request, view.recover_timeout());
         self.check.hurry(now);

@@ -108,6 +108,12 @@ impl Recoverd {
                 let (election, mut ctx) = self.election(view, now);
                 election.on_concession(loser, &mut ctx);
             }
+            Heard::Missed(pnn) => {
+                debug!(target: LOG, %pnn, "node misses its leader");
+                if self.leads(view) {
+                    self.leader.broadcast(view.me, &mut self.out, now);
+                }
+            }
             Heard::Ignored(reason) => {
                 debug!(target: LOG, ?from, ?said, reason, "LEADER ignored");
             }

@@ -16,14 +16,14 @@ use crate::explain::RecoveryReason;
 
 /// How much a recovery matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Urgency {
+pub(crate) enum Urgency {
     AtOnce,
     Soon,
     Settled,
 }
 
 /// How much a recovery for this reason matters.
-pub fn urgency(reason: &RecoveryReason) -> Urgency {
+pub(crate) fn urgency(reason: &RecoveryReason) -> Urgency {
     match reason {
         RecoveryReason::MemberLost(_) | RecoveryReason::PreviousFailed => Urgency::AtOnce,
         RecoveryReason::NodeInRecovery(_)

@@ -8,6 +8,11 @@ use ctdb_proto::{Capabilities, Generation, NodeFlags, Pnn, RecMode, RunState, So
 
 use crate::recoverd::view::{NodeView, View};
 
+mod chaos;
+mod fake;
+mod stories;
+mod world;
+
 /// A point in time that all tests of this process share.
 pub(crate) fn epoch() -> Instant {
     static EPOCH: OnceLock<Instant> = OnceLock::new();

@@ -28,7 +28,7 @@ use crate::recovery::collate::{Batches, Collate};
 use crate::recovery::{Failure, LOG};
 
 /// How often one recovery tries to recover a database.
-pub const MAX_ATTEMPTS: u32 = 3;
+pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// `PullDbExt::lmaster`: all records, whoever is their lmaster.
 const ANY_LMASTER: u32 = 0xFFFF_FFFF;

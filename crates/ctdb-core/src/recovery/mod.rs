@@ -258,9 +258,13 @@ impl Recovery {
     /// Takes in what the phase has brought, and names what went wrong.
     fn finish_phase(&mut self, view: &View<'_>) -> Vec<Failure> {
         match self.phase {
-            Phase::ReadFlags => self.learn_flags(),
+            Phase::ReadFlags => {
+                // A node that takes no part need not answer.
+                self.batch.failures.retain(|(pnn, _)| view.is_active(*pnn));
+                self.learn_flags();
+            }
             Phase::PushFlags => {
-                // A node that takes no part may refuse.
+                // And it may refuse.
                 let nodes = &self.shared.nodes;
                 self.batch.failures.retain(|(pnn, _)| nodes.contains(pnn));
             }
@@ -288,16 +292,13 @@ impl Recovery {
     fn learn_flags(&mut self) {
         let maps: BTreeMap<Pnn, NodeMap> = self.batch.decode();
         for (pnn, map) in maps {
-            match map.nodes.iter().find(|node| node.pnn == pnn) {
-                Some(node) => {
-                    self.words.insert(pnn, node.flags);
-                }
-                None => {
-                    let problem = "it does not know itself".to_owned();
-                    self.batch
-                        .failures
-                        .push((pnn, ControlFailure::Unacceptable(problem)));
-                }
+            if let Some(node) = map.nodes.iter().find(|node| node.pnn == pnn) {
+                self.words.insert(pnn, node.flags);
+            } else {
+                let problem = "it does not know itself".to_owned();
+                self.batch
+                    .failures
+                    .push((pnn, ControlFailure::Unacceptable(problem)));
             }
         }
         let words = self.words.iter();

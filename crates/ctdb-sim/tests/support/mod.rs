@@ -85,7 +85,17 @@ impl Client {
     /// Makes this node the dmaster of a record, as `smbd` does before it writes.
     fn migrate(&mut self, world: &mut World, db: DbId, key: &[u8]) {
         let answer = self.ask(world, migrating_call(db, key), SECOND * 30);
-        assert!(matches!(answer, Some(Body::ReplyCall(_))), "{answer:?}");
+        if !matches!(answer, Some(Body::ReplyCall(_))) {
+            let copies: Vec<_> = world
+                .pnns()
+                .map(|pnn| world.disk(pnn).record(db, key).map(|record| record.header))
+                .collect();
+            let me = self.pnn;
+            panic!(
+                "node {me}: {answer:?} for {key:?}, copies {copies:#?}; {}",
+                world.report()
+            );
+        }
     }
 
     /// Fetches a record for writing and adds one to the number in it.

@@ -31,8 +31,8 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
-use ctdb_conf::Paths;
 use ctdb_conf::number::c_decimal;
+use ctdb_conf::{LogLevel, Paths};
 
 use crate::arguments::Arguments;
 use crate::context::Context;
@@ -142,10 +142,15 @@ fn with_daemon(command: &Command, options: Options, arguments: Arguments) -> Out
         .build()
         .map_err(|error| Failure::new(format!("cannot start: {error}")))?;
     let paths = paths()?;
-    runtime.block_on(async {
+    let is_noticed = options.debug >= LogLevel::NOTICE;
+    let result = runtime.block_on(async {
         let mut context = Context::connect(command, options, arguments, &paths).await?;
         dispatch(command.name, &mut context).await
-    })
+    });
+    if is_noticed && matches!(result, Err(Failure::ConnectionClosed)) {
+        complain("connection to daemon closed, exiting");
+    }
+    result
 }
 
 fn paths() -> Result<Paths, Failure> {

@@ -1,0 +1,267 @@
+//! Our `ctdb` beside Debian's 4.17 on one cluster of Debian's daemons: the same words must give the
+//! same exit status and the same text.
+//!
+//! Needs Debian's package `ctdb`. Differences that `cli.md` 7 lists between 4.17 and 4.24, which
+//! our tool follows, are left out of the list of invocations.
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ctdb_tools::local_cluster::{
+    Cluster, CommandOutput, Options, find_installed, temporary_folder,
+};
+
+/// Invocations, one a line: `@1` in front runs it on node 1. The order matters: some change what
+/// later ones see, and each is run by both tools in turn, so none may depend on being the first.
+const INVOCATIONS: &str = "\
+status
+-X status
+-Y status
+-x , -X status
+-x , status
+status foo
+@1 status
+-n 1 status
+-n 2 -X status
+-n 7 status
+-n -2 status
+nodestatus
+nodestatus all
+-X nodestatus all
+nodestatus 0,2
+nodestatus 2,0,0
+nodestatus 9
+nodestatus x
+nodestatus -- -1
+nodestatus 1x
+nodestatus 0 1
+-n 1 nodestatus
+listnodes
+-X listnodes
+listnodes foo
+-n 1 listnodes
+pnn
+-n 0 pnn
+-n 1 pnn
+leader
+-n 1 leader
+ping foo
+runstate
+runstate running
+runstate setup startup
+runstate foobar
+-n 2 runstate
+getcapabilities
+-X getcapabilities
+getcapabilities -n 1
+listvars
+listvars x
+getvar monitorinterval
+getvar nonesuch
+getvar LCP2PublicIPs
+getvar
+setvar MonitorInterval abc
+setvar MonitorInterval 4294967311
+setvar MonitorInterval 99999999999999999999
+getvar MonitorInterval
+setvar -- MonitorInterval -1
+setvar nope 1
+setvar nope
+setvar MonitorInterval 15
+getdbmap
+-X getdbmap
+getdbmap foo
+attach
+attach z.tdb weird
+attach a1.tdb
+attach a2.tdb persistent
+attach a3.tdb replicated
+attach a4.tdb readonly
+attach a5.tdb sticky
+attach a1.tdb persistent
+getdbmap
+-X getdbmap
+-n 2 getdbmap
+-n 1 attach foo.tdb
+getdbstatus a1.tdb
+getdbstatus a2.tdb
+-n 1 getdbstatus a5.tdb
+getdbstatus nodb
+getdbstatus 0xzz
+getdbseqnum a2.tdb
+setdbreadonly a2.tdb
+setdbsticky a3.tdb
+catdb nodb
+readkey a1.tdb k1
+readkey a1.tdb k1 foo
+readkey a2.tdb k1
+readkey a1.tdb
+writekey a1.tdb k1 v1
+readkey a1.tdb k1
+@1 readkey a1.tdb k1
+@2 writekey a1.tdb 0x6b0041 0x00ff22
+@2 readkey a1.tdb 0x6b0041
+writekey a1.tdb 0x123 v
+writekey a1.tdb 0x12zz v
+writekey a1.tdb k 0x123
+writekey a1.tdb k
+catdb a1.tdb
+cattdb a1.tdb
+@1 catdb a1.tdb
+-n 1 catdb a1.tdb
+deletekey a1.tdb k1
+readkey a1.tdb k1
+deletekey a2.tdb k1
+statistics
+-X statistics
+statistics foo
+stats 1
+dbstatistics a1.tdb
+dbstatistics nodb
+ip
+ip all
+-Xv ip all
+ip foo
+ipinfo 1.2.3.4
+ipinfo foo
+ifaces
+-X ifaces
+setifacelink eth0 up
+setifacelink eth012345678901234567 up
+process-exists 1
+process-exists abc
+process-exists 1 0x1234
+process-exists 1 xyz
+getpid
+-n 1 getpid
+setdebug foobar
+setdebug 11
+setdebug 9
+getdebug
+setdebug NOTICE
+getdebug
+getreclock
+setleaderrole on
+setleaderrole foo
+setlmasterrole maybe
+sync
+sync foo
+ipreallocate foo
+enable
+disable foo
+continue
+unban
+ban
+ban 0
+ban abc
+recover foo
+shutdown foo
+uptime
+-n 1 uptime
+frobnicate
+-Z
+-Xq
+-n
+-n 1,2
+--verbose=1
+-t 0 ping
+-t 0 status
+-t 0 getdbmap
+-t 0 attach x.tdb
+-t 0 leader
+--usage
+--help
+-n 1 version
+";
+
+#[test]
+fn both_tools_say_the_same() {
+    let tool = needed("ctdb");
+    let ours = Path::new(env!("CARGO_BIN_EXE_ctdb"));
+    let cluster = healthy_cluster(&tool);
+    let mut differences = Vec::new();
+    for line in INVOCATIONS.lines() {
+        let (node, words) = split(line);
+        let node = cluster.node(node).unwrap();
+        let theirs = node.ctdb_of(&tool, words.iter().copied()).unwrap();
+        let ours = node.ctdb_of(ours, words.iter().copied()).unwrap();
+        if comparable(&theirs) != comparable(&ours) {
+            differences.push(format!("{line}\n theirs {theirs:?}\n   ours {ours:?}"));
+        }
+    }
+    cluster.remove().unwrap();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+fn needed(program: &str) -> PathBuf {
+    let found = find_installed(program);
+    found.unwrap_or_else(|| panic!("this test needs {program} of Debian's package ctdb"))
+}
+
+fn healthy_cluster(tool: &Path) -> Cluster {
+    let options = Options {
+        nodes: 3,
+        dir: temporary_folder(),
+        ctdbd: needed("ctdbd"),
+        node_ctdbd: BTreeMap::new(),
+        tool: tool.to_owned(),
+        cluster_lock: false,
+        tunables: Vec::new(),
+        tied: true,
+    };
+    let mut cluster = Cluster::create(&options).unwrap();
+    cluster.start().unwrap();
+    cluster.wait_healthy(Duration::from_secs(60)).unwrap();
+    cluster
+}
+
+fn split(line: &str) -> (usize, Vec<&str>) {
+    let mut words: Vec<&str> = line.split(' ').collect();
+    let node = words[0].strip_prefix('@').map(|pnn| pnn.parse().unwrap());
+    if node.is_some() {
+        words.remove(0);
+    }
+    (node.unwrap_or(0), words)
+}
+
+/// What must be equal: all but the times, counters and durations that differ from run to run.
+fn comparable(output: &CommandOutput) -> (Option<i32>, String, String) {
+    let is_varying = [
+        "CTDB version",
+        "DB Statistics",
+        "Current time",
+        "response from",
+    ]
+    .iter()
+    .any(|start| output.stdout.starts_with(start));
+    let stdout = if is_varying {
+        without_numbers(&output.stdout)
+    } else {
+        output.stdout.clone()
+    };
+    (output.status, stdout, output.stderr.clone())
+}
+
+/// Text in which every number is `N`, whatever the blanks before it, and no weekday or month.
+fn without_numbers(text: &str) -> String {
+    const NAMES: &str =
+        "Sun Mon Tue Wed Thu Fri Sat Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec";
+    let mut masked = String::new();
+    for c in text.chars() {
+        let is_number = c.is_ascii_digit() || (c == '.' && masked.ends_with('N'));
+        if is_number {
+            if !masked.ends_with('N') {
+                let blanks = masked.trim_end_matches(' ').len();
+                masked.truncate(blanks);
+                masked.push('N');
+            }
+        } else {
+            masked.push(c);
+        }
+    }
+    NAMES
+        .split(' ')
+        .fold(masked, |text, name| text.replace(name, "Name"))
+}

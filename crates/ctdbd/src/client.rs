@@ -1,0 +1,168 @@
+//! The Unix socket for local processes: smbd, the tools, helpers (wire.md 1.3).
+
+use std::collections::HashMap;
+use std::io;
+use std::time::Duration;
+
+use ctdb_proto::{Body, ClientId, Packet, Transport};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::time::sleep;
+use tracing::{debug, error, warn};
+
+use crate::connection::{Incoming, Outgoing, OwnedTask, ReadEnd, Socket};
+use crate::event::ShellEvent;
+use crate::lanes::{ClientOrder, Lane, Lanes};
+
+/// Bytes that may wait for a client that does not read. It is disconnected when there are more.
+const QUEUE_LIMIT: usize = 1024 * 1024 * 1024;
+
+/// The connections of all local processes.
+pub(crate) struct Clients {
+    lanes: Lanes,
+    connected: HashMap<ClientId, Client>,
+    /// Clients that packets were queued for in this turn.
+    dirty: Vec<ClientId>,
+}
+
+struct Client {
+    out: Outgoing,
+    is_dirty: bool,
+    _reader: OwnedTask,
+}
+
+impl Clients {
+    pub(crate) fn new(lanes: Lanes) -> Self {
+        Self {
+            lanes,
+            connected: HashMap::new(),
+            dirty: Vec::new(),
+        }
+    }
+
+    /// Reads the packets of a new client from now on.
+    pub(crate) fn add(&mut self, id: ClientId, socket: UnixStream) {
+        let socket = Socket::from(socket);
+        let name = format!("client {id}");
+        let incoming = Incoming::new(socket.clone(), Transport::Unix, name);
+        let reader = tokio::spawn(read_client(id, incoming, self.lanes.clone()));
+        let lanes = self.lanes.clone();
+        let lost = move |error: io::Error| {
+            debug!(client = %id, "cannot write: {error}");
+            lanes.report(ShellEvent::ClientLost { client: id });
+        };
+        let out = Outgoing::new(socket, lost);
+        self.connected.insert(
+            id,
+            Client {
+                out,
+                is_dirty: false,
+                _reader: OwnedTask(reader),
+            },
+        );
+    }
+
+    /// Closes the connection of a client. False if it has none.
+    pub(crate) fn remove(&mut self, id: ClientId) -> bool {
+        self.connected.remove(&id).is_some()
+    }
+
+    /// Queues a packet. False if the client lets too much pile up and has to go.
+    ///
+    /// `max_messages` is the tunable `MaxQueueDropMsg`: so many packets may wait when a message
+    /// is to be added.
+    pub(crate) fn send(&mut self, id: ClientId, packet: &Packet, max_messages: u32) -> bool {
+        let Some(client) = self.connected.get_mut(&id) else {
+            return true;
+        };
+        let is_message = matches!(packet.body, Body::ReqMessage(_));
+        if is_message && client.out.queued_packets() > max_messages as usize {
+            error!("CTDB_REQ_MESSAGE queue full - killing client connection.");
+            return false;
+        }
+        if client.out.queued_bytes() > QUEUE_LIMIT {
+            error!(client = %id, "more than {QUEUE_LIMIT} bytes wait for the client, closing it");
+            return false;
+        }
+        client.out.push(packet);
+        if !client.is_dirty {
+            client.is_dirty = true;
+            self.dirty.push(id);
+        }
+        true
+    }
+
+    /// Writes what was queued in this turn. Returns the clients that are gone.
+    pub(crate) fn flush(&mut self) -> Vec<ClientId> {
+        let mut gone = Vec::new();
+        for id in self.dirty.drain(..) {
+            if let Some(client) = self.connected.get_mut(&id) {
+                client.is_dirty = false;
+                if let Err(error) = client.out.flush() {
+                    debug!(client = %id, "cannot write: {error}");
+                    gone.push(id);
+                }
+            }
+        }
+        gone
+    }
+}
+
+async fn read_client(client: ClientId, mut incoming: Incoming, lanes: Lanes) {
+    let order = ClientOrder::default();
+    loop {
+        match incoming.next().await {
+            Ok(packet) => {
+                let (lane, place) = order.place(&packet);
+                let event = ShellEvent::ClientPacket {
+                    client,
+                    packet,
+                    place,
+                };
+                if !lanes.send(lane, event).await {
+                    return;
+                }
+            }
+            Err(end) => {
+                match end {
+                    ReadEnd::Closed => debug!(%client, "client closed its connection"),
+                    end => warn!(%client, "client connection ends: {end}"),
+                }
+                // Through the lane that is served last: what it asked for before is done first.
+                lanes
+                    .send(Lane::Work, ShellEvent::ClientLost { client })
+                    .await;
+                return;
+            }
+        }
+    }
+}
+
+/// Accepts clients, for as long as the daemon runs.
+pub(crate) async fn accept_clients(listener: UnixListener, lanes: Lanes) {
+    /// Wait after a failure, which is mostly a lack of file descriptors.
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        match accept(&listener).await {
+            Ok((socket, pid)) => {
+                let event = ShellEvent::ClientAccepted { socket, pid };
+                if !lanes.send(Lane::Urgent, event).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                warn!("cannot accept a client: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// A new connection, and the pid of the process that made it.
+async fn accept(listener: &UnixListener) -> io::Result<(UnixStream, i32)> {
+    let (socket, _) = listener.accept().await?;
+    let pid = socket.peer_cred()?.pid().unwrap_or_default();
+    Ok((socket, pid))
+}
+
+#[cfg(test)]
+mod tests;

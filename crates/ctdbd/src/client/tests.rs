@@ -1,0 +1,197 @@
+use bytes::Bytes;
+use ctdb_proto::{
+    ClientId, ControlFlags, FrameReader, Generation, Header, Opcode, Padding, ReqControl, ReqId,
+    ReqMessage, Srvid,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::*;
+use crate::lanes::{Inbox, lanes};
+
+const CLIENT: ClientId = ClientId(7);
+const NO_LIMIT: u32 = u32::MAX;
+
+struct Fixture {
+    clients: Clients,
+    inbox: Inbox,
+    far: UnixStream,
+}
+
+fn fixture() -> Fixture {
+    let (lanes, inbox) = lanes();
+    let mut clients = Clients::new(lanes);
+    let (near, far) = UnixStream::pair().unwrap();
+    clients.add(CLIENT, near);
+    Fixture {
+        clients,
+        inbox,
+        far,
+    }
+}
+
+impl Fixture {
+    async fn next(&mut self) -> ShellEvent {
+        let next = timeout(Duration::from_secs(60), self.inbox.next()).await;
+        next.expect("something happens in time")
+    }
+
+    /// Request id of the next packet.
+    async fn next_packet(&mut self) -> u32 {
+        match self.next().await {
+            ShellEvent::ClientPacket { packet, .. } => packet.header.reqid.get(),
+            _ => panic!("not a packet"),
+        }
+    }
+}
+
+fn packet(number: u32, body: Body) -> Packet {
+    let header = Header {
+        generation: Generation(1),
+        dest: 0,
+        src: 0,
+        reqid: ReqId(number),
+    };
+    Packet { header, body }
+}
+
+fn message(number: u32, size: usize) -> Packet {
+    let data = Bytes::from(vec![1; size]);
+    packet(
+        number,
+        Body::ReqMessage(ReqMessage {
+            srvid: Srvid(9),
+            data,
+        }),
+    )
+}
+
+fn control(number: u32) -> Packet {
+    packet(
+        number,
+        Body::ReqControl(ReqControl {
+            opcode: Opcode::PING,
+            srvid: Srvid(0),
+            client_id: ClientId::NONE,
+            flags: ControlFlags::empty(),
+            data: Bytes::new(),
+        }),
+    )
+}
+
+#[tokio::test]
+async fn packets_of_any_length_come_in_the_order_in_which_they_were_sent() {
+    let mut f = fixture();
+    let mut bytes = Vec::new();
+    for number in 0..10 {
+        let packet = if number % 3 == 0 {
+            control(number)
+        } else {
+            message(number, 5)
+        };
+        bytes.extend_from_slice(&packet.encode(Padding::Exact));
+    }
+    assert!(bytes.len() % 8 != 0);
+    f.far.write_all(&bytes).await.unwrap();
+    for number in 0..10 {
+        assert_eq!(f.next_packet().await, number);
+    }
+}
+
+#[tokio::test]
+async fn short_and_foreign_packets_are_dropped_and_the_connection_is_kept() {
+    let mut f = fixture();
+    let mut foreign = message(1, 0).encode(Padding::Exact).to_vec();
+    foreign[4] = b'X';
+    f.far.write_all(&foreign).await.unwrap();
+    f.far.write_all(&[20, 0, 0, 0]).await.unwrap();
+    f.far.write_all(&[0; 16]).await.unwrap();
+    let mut too_much_data = message(2, 4).encode(Padding::Exact).to_vec();
+    too_much_data[40] = 200;
+    f.far.write_all(&too_much_data).await.unwrap();
+    f.far
+        .write_all(&message(3, 0).encode(Padding::Exact))
+        .await
+        .unwrap();
+    assert_eq!(f.next_packet().await, 3);
+}
+
+#[tokio::test]
+async fn a_packet_of_length_zero_ends_the_connection() {
+    let mut f = fixture();
+    f.far.write_all(&[0; 4]).await.unwrap();
+    assert!(matches!(
+        f.next().await,
+        ShellEvent::ClientLost { client: CLIENT }
+    ));
+    assert!(f.clients.remove(CLIENT));
+    assert_eq!(f.far.read(&mut [0; 8]).await.unwrap(), 0);
+    assert!(!f.clients.remove(CLIENT));
+}
+
+#[tokio::test]
+async fn what_a_client_said_last_is_heard_before_its_end() {
+    let mut f = fixture();
+    f.far
+        .write_all(&message(1, 0).encode(Padding::Exact))
+        .await
+        .unwrap();
+    f.far
+        .write_all(&control(2).encode(Padding::Exact))
+        .await
+        .unwrap();
+    f.far.shutdown().await.unwrap();
+    assert_eq!(f.next_packet().await, 1);
+    assert_eq!(f.next_packet().await, 2);
+    assert!(matches!(
+        f.next().await,
+        ShellEvent::ClientLost { client: CLIENT }
+    ));
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_is_given_up_when_too_many_messages_wait() {
+    let mut f = fixture();
+    let mut sent = 0;
+    while f.clients.send(CLIENT, &message(sent, 10_000), 20) {
+        assert!(f.clients.flush().is_empty());
+        sent += 1;
+        assert!(sent < 1000, "the limit has no effect");
+    }
+    // A reply is never refused.
+    assert!(f.clients.send(CLIENT, &control(sent), 20));
+    // Everything up to the limit still arrives, in order.
+    let mut frames = FrameReader::new(Transport::Unix);
+    let mut next = 0;
+    while next < sent {
+        assert!(f.far.read_buf(frames.buffer()).await.unwrap() > 0);
+        while let Some(frame) = frames.next_frame().unwrap() {
+            assert_eq!(Packet::decode(frame).unwrap().header.reqid, ReqId(next));
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_is_gone_is_noticed_when_writing() {
+    let mut f = fixture();
+    drop(f.far);
+    assert!(f.clients.send(CLIENT, &message(0, 0), NO_LIMIT));
+    assert_eq!(f.clients.flush(), [CLIENT]);
+}
+
+#[tokio::test]
+async fn the_pid_of_a_client_is_that_of_its_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let (lanes, mut inbox) = lanes();
+    tokio::spawn(accept_clients(UnixListener::bind(&path).unwrap(), lanes));
+    let _client = UnixStream::connect(&path).await.unwrap();
+    let event = timeout(Duration::from_secs(60), inbox.next())
+        .await
+        .unwrap();
+    let ShellEvent::ClientAccepted { pid, .. } = event else {
+        panic!("not a client")
+    };
+    assert_eq!(u32::try_from(pid).unwrap(), std::process::id());
+}

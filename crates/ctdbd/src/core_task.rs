@@ -1,0 +1,340 @@
+//! The core task: owns the node and the databases, and is the only one that touches them.
+//!
+//! ```text
+//! forever:  wait for the next event or the next deadline of the node
+//!           tell the node, carry out what it wants done      } as often as there are events,
+//!           tell the node, carry out what it wants done      } up to a limit
+//!           write everything that was queued for sockets
+//! ```
+//!
+//! Nothing here waits: no lock, no socket, no child. What takes time is handed to a task or a
+//! thread, which reports back through the [lanes](crate::lanes).
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use ctdb_conf::{LogLevel, Tunable};
+use ctdb_core::{ClusterLockEvent, Effect, Input, Node, Notification};
+use ctdb_proto::{ClientId, Packet, Pnn};
+use tokio::net::{TcpListener, UnixListener};
+use tracing::{error, info, warn};
+
+use crate::background::Ready;
+use crate::children::{ChildEnvironment, notify};
+use crate::client::{Clients, accept_clients};
+use crate::cluster_lock::{ClusterLock, LockReport};
+use crate::databases::Databases;
+use crate::event::{ShellEvent, Signal};
+use crate::lanes::{Inbox, Lanes};
+use crate::log::Log;
+use crate::peer::{LinkId, Peers, accept_peers};
+use crate::scripts::Scripts;
+
+/// Events handled before the sockets are written to. More make larger writes and later answers.
+const TURN_LIMIT: usize = 128;
+
+/// Exit code when nobody holds the other end of standard input any more (test mode): EPIPE.
+const STDIN_CLOSED: i32 = 32;
+
+/// Everything around the node. Built by the start sequence.
+pub(crate) struct CoreTask {
+    pub(crate) node: Node,
+    pub(crate) inbox: Inbox,
+    pub(crate) lanes: Lanes,
+    pub(crate) peers: Peers,
+    pub(crate) clients: Clients,
+    pub(crate) databases: Databases,
+    pub(crate) scripts: Scripts,
+    pub(crate) cluster_lock: ClusterLock,
+    pub(crate) surroundings: Surroundings,
+    /// Set once the node wants to leave.
+    pub(crate) exit: Option<Exit>,
+}
+
+/// What the core task needs of the outside only now and then.
+pub(crate) struct Surroundings {
+    /// The sockets, until they are served.
+    pub(crate) listeners: Option<(TcpListener, UnixListener)>,
+    /// Peers to connect to.
+    pub(crate) peer_addresses: Vec<(Pnn, std::net::SocketAddr)>,
+    /// Whom to tell that the daemon serves.
+    pub(crate) ready: Ready,
+    pub(crate) log: Log,
+    pub(crate) notify_script: PathBuf,
+    pub(crate) environment: ChildEnvironment,
+    pub(crate) script_log_level: LogLevel,
+    /// Keeps the daemon in memory, if that is wanted.
+    pub(crate) lock_memory: Option<fn() -> std::io::Result<()>>,
+}
+
+/// How the daemon ends.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Exit {
+    pub(crate) code: i32,
+    pub(crate) reason: String,
+}
+
+impl CoreTask {
+    /// Serves until the node wants to leave.
+    pub(crate) async fn run(mut self) -> Exit {
+        let sleep = tokio::time::sleep_until(self.node.poll_timeout(Instant::now()).into());
+        tokio::pin!(sleep);
+        self.carry_out_effects();
+        loop {
+            self.flush();
+            if let Some(exit) = self.exit {
+                return exit;
+            }
+            // Waking the node too early is harmless, and cheaper than moving the timer each turn.
+            let wake = self.node.poll_timeout(Instant::now()).into();
+            if wake < sleep.deadline() || sleep.is_elapsed() {
+                sleep.as_mut().reset(wake);
+            }
+            tokio::select! {
+                biased;
+                () = &mut sleep => self.node.handle_timeout(Instant::now()),
+                event = self.inbox.next() => self.handle(event),
+            }
+            self.carry_out_effects();
+            for _ in 1..TURN_LIMIT {
+                let Some(event) = self.inbox.try_next() else {
+                    break;
+                };
+                self.handle(event);
+                self.carry_out_effects();
+            }
+        }
+    }
+
+    /// Something happened: keeps the shell's own state, and tells the node.
+    fn handle(&mut self, event: ShellEvent) {
+        let now = Instant::now();
+        match event {
+            ShellEvent::PeerPacket { from, link, packet } => {
+                if self.peers.is_current(from, link) {
+                    self.node.handle(Input::PeerPacket { from, packet }, now);
+                }
+            }
+            ShellEvent::ClientPacket {
+                client,
+                packet,
+                place,
+            } => {
+                drop(place);
+                self.node
+                    .handle(Input::ClientPacket { client, packet }, now);
+            }
+            ShellEvent::ClientAccepted { socket, pid } => {
+                let client = self.node.accept_client(pid, now);
+                self.clients.add(client, socket);
+            }
+            ShellEvent::ClientLost { client } => self.client_lost(client, now),
+            ShellEvent::PeerConnected { pnn, link, socket } => {
+                if self.peers.connected(pnn, link, socket) {
+                    self.node.handle(Input::OutgoingUp(pnn), now);
+                }
+            }
+            ShellEvent::PeerAccepted { socket, from } => match self.node.accept_peer(from, now) {
+                Ok(pnn) => self.peers.accepted(pnn, socket),
+                Err(refusal) => warn!("{refusal}"),
+            },
+            ShellEvent::PeerLost { pnn, link, reason } => self.peer_lost(pnn, link, reason, now),
+            ShellEvent::Attached { ticket, result } => {
+                let answer = self.databases.attached(result);
+                self.node.handle(Input::Db { ticket, answer }, now);
+            }
+            ShellEvent::Db { ticket, answer } => {
+                self.databases.note_answer(ticket, &answer);
+                self.node.handle(Input::Db { ticket, answer }, now);
+            }
+            ShellEvent::Thawed { ticket, db } => {
+                self.databases.thawed(&mut self.node, db, now);
+                let answer = Ok(ctdb_core::DbAnswer::Done);
+                self.node.handle(Input::Db { ticket, answer }, now);
+            }
+            ShellEvent::ChainLock { wait, result } => {
+                self.databases.chain_lock(&mut self.node, wait, result, now);
+            }
+            ShellEvent::EventDone { ticket, outcome } => {
+                self.scripts.finished(ticket);
+                self.node.handle(Input::EventDone { ticket, outcome }, now);
+            }
+            ShellEvent::ClusterLock(report) => self.lock_report(report, now),
+            ShellEvent::Signal(signal) => self.signal(signal, now),
+            ShellEvent::Tick => self.databases.tick(now),
+        }
+    }
+
+    fn client_lost(&mut self, client: ClientId, now: Instant) {
+        if self.clients.remove(client) {
+            self.node.handle(Input::ClientGone(client), now);
+        }
+    }
+
+    fn peer_lost(&mut self, pnn: Pnn, link: LinkId, reason: String, now: Instant) {
+        if self.peers.is_current(pnn, link) {
+            self.peers.reconnect(pnn);
+            self.node.handle(Input::LinkLost { pnn, reason }, now);
+        }
+    }
+
+    fn lock_report(&mut self, report: LockReport, now: Instant) {
+        match report {
+            LockReport::Event {
+                attempt,
+                event,
+                took,
+            } => {
+                if !self.cluster_lock.is_current(attempt) {
+                    return;
+                }
+                if event == ClusterLockEvent::Lost {
+                    error!("Cluster lock helper terminated");
+                }
+                self.node.handle(
+                    Input::ClusterLock {
+                        attempt,
+                        event,
+                        took,
+                    },
+                    now,
+                );
+            }
+            LockReport::Tested(ticket, outcome) => {
+                self.node
+                    .handle(Input::ClusterLockTested { ticket, outcome }, now);
+            }
+        }
+    }
+
+    fn signal(&mut self, signal: Signal, now: Instant) {
+        match signal {
+            Signal::Terminate => {
+                let reason = "asked to end by a signal".to_owned();
+                self.node.handle(Input::Shutdown { code: 0, reason }, now);
+            }
+            Signal::StdinClosed => {
+                let reason = "stdin closed, exiting".to_owned();
+                error!("{reason}");
+                self.node.handle(
+                    Input::Shutdown {
+                        code: STDIN_CLOSED,
+                        reason,
+                    },
+                    now,
+                );
+            }
+            Signal::ReopenLog => match self.surroundings.log.reopen() {
+                Ok(()) => info!("Reopened logs"),
+                Err(error) => warn!("Failed to reopen logs: {error}"),
+            },
+        }
+    }
+
+    fn carry_out_effects(&mut self) {
+        while let Some(effect) = self.node.poll_effect() {
+            self.carry_out(effect);
+        }
+    }
+
+    /// Does what the node wants done, or hands it to whom it concerns.
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::SendPeer { to, packet } => self.peers.send(to, &packet),
+            Effect::SendClient { to, packet } => self.send_client(to, &packet),
+            Effect::Record(job) => {
+                self.databases.record(&mut self.node, job, Instant::now());
+            }
+            Effect::Db { ticket, db, op } => {
+                self.databases
+                    .carry_out(&mut self.node, ticket, db, op, Instant::now());
+            }
+            Effect::DropPeer { pnn, reason } => {
+                info!(?reason, "Tearing down connection to dead node :{pnn}");
+                self.peers.reconnect(pnn);
+            }
+            Effect::DropClient { client, reason } => {
+                info!(%client, ?reason, "closing the connection of a client");
+                self.clients.remove(client);
+            }
+            Effect::RunEvent {
+                ticket,
+                event,
+                timeout,
+            } => {
+                self.scripts.run(ticket, event.name(), Vec::new(), timeout);
+            }
+            Effect::CancelEvent { ticket } => self.scripts.cancel(ticket),
+            Effect::Notify(notification) => self.notify(notification),
+            Effect::TakeClusterLock(attempt) => self.cluster_lock.take(attempt),
+            Effect::ReleaseClusterLock(attempt) => self.cluster_lock.release(attempt),
+            Effect::TestClusterLock { ticket, limit } => self.cluster_lock.test(ticket, limit),
+            Effect::SetDebugLevel(level) => {
+                if let Some(level) = LogLevel::from_number(level) {
+                    self.surroundings.log.set_level(level);
+                }
+            }
+            Effect::OpenForBusiness => self.open_for_business(),
+            Effect::Exit { code, reason } => {
+                self.exit.get_or_insert(Exit { code, reason });
+            }
+        }
+    }
+
+    fn send_client(&mut self, to: ClientId, packet: &Packet) {
+        let limit = self.node.tunables().get(Tunable::MaxQueueDropMsg);
+        if !self.clients.send(to, packet, limit) {
+            self.client_lost(to, Instant::now());
+        }
+    }
+
+    fn notify(&self, notification: Notification) {
+        let Surroundings {
+            notify_script,
+            environment,
+            script_log_level,
+            ..
+        } = &self.surroundings;
+        notify(
+            environment,
+            notify_script,
+            notification.name(),
+            *script_log_level,
+        );
+    }
+
+    fn open_for_business(&mut self) {
+        let Some((tcp, unix)) = self.surroundings.listeners.take() else {
+            return;
+        };
+        for (pnn, address) in self.surroundings.peer_addresses.drain(..) {
+            self.peers.connect(pnn, address);
+        }
+        tokio::spawn(accept_peers(tcp, self.lanes.clone()));
+        tokio::spawn(accept_clients(unix, self.lanes.clone()));
+        if let Some(Err(error)) = self.surroundings.lock_memory.map(|lock| lock()) {
+            warn!("cannot lock the memory of the daemon: {error}");
+        }
+        self.surroundings.ready.tell();
+    }
+
+    /// Writes what was queued for sockets in this turn. A connection that turns out to be broken
+    /// is news for the node, which may queue more.
+    fn flush(&mut self) {
+        loop {
+            let now = Instant::now();
+            let (peers, clients) = (self.peers.flush(), self.clients.flush());
+            if peers.is_empty() && clients.is_empty() {
+                return;
+            }
+            for (pnn, reason) in peers {
+                self.peers.reconnect(pnn);
+                self.node.handle(Input::LinkLost { pnn, reason }, now);
+            }
+            for client in clients {
+                self.client_lost(client, now);
+            }
+            self.carry_out_effects();
+        }
+    }
+}

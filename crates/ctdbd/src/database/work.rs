@@ -1,0 +1,200 @@
+//! Work on databases that are not frozen, done by threads with handles of their own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use ctdb_core::persistent::merge_update;
+use ctdb_core::{DbAnswer, DbFailure, Record, Ticket};
+use ctdb_proto::{Pnn, RecBuffer, RecordHeader, RecordRef, VnnMap, Wire};
+use tdb::Db;
+
+use super::DbFile;
+use super::batch::{self, Selection};
+use super::freeze::seqnum;
+use crate::event::ShellEvent;
+use crate::lanes::Lanes;
+
+/// Bytes of records that a traverse hands over at once.
+const TRAVERSE_BATCH: usize = 64 * 1024;
+
+/// Tells a running traverse to stop.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    pub(crate) fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Reads the records of a database, batch by batch. Waits for those who write, and for a thaw.
+pub(crate) fn traverse(
+    file: &DbFile,
+    ticket: Ticket,
+    selection: Selection,
+    stop: &StopFlag,
+    lanes: &Lanes,
+) -> Result<DbAnswer, DbFailure> {
+    let db = file.open()?;
+    let emit = |buffer: Bytes| {
+        let answer = Ok(DbAnswer::Batch(buffer));
+        !stop.is_set() && lanes.report_data(ShellEvent::Db { ticket, answer })
+    };
+    let read = batch::read_records(&db, file.id, selection, TRAVERSE_BATCH, emit);
+    file.close(db);
+    read.map(|_| DbAnswer::Done)
+        .map_err(|error| file.failure(&error))
+}
+
+/// Reads the sequence number record. Waits for those who write.
+pub(crate) fn read_seqnum(file: &DbFile) -> Result<DbAnswer, DbFailure> {
+    let db = file.open()?;
+    let number = seqnum(&db);
+    file.close(db);
+    number
+        .map(DbAnswer::Number)
+        .map_err(|error| file.failure(&error))
+}
+
+/// Stores the records of a commit, all or none (data-plane.md 7.3).
+pub(crate) fn update(
+    file: &DbFile,
+    me: Pnn,
+    mut records: &[u8],
+    vnn_map: &VnnMap,
+) -> Result<DbAnswer, DbFailure> {
+    let buffer = RecBuffer::decode(&mut records).map_err(|error| file.failure(&error))?;
+    buffer
+        .check_headers()
+        .map_err(|error| file.failure(&error))?;
+    let db = file.open()?;
+    let volatile = file.kind.is_volatile();
+    let stored = in_transaction(&db, |db| {
+        buffer
+            .iter()
+            .try_for_each(|record| update_record(db, me, record, volatile.then_some(vnn_map)))
+    });
+    file.close(db);
+    stored
+        .map(|()| DbAnswer::Done)
+        .map_err(|error| file.failure(&error))
+}
+
+fn update_record(
+    db: &Db,
+    me: Pnn,
+    record: RecordRef<'_>,
+    volatile: Option<&VnnMap>,
+) -> Result<(), String> {
+    let text = |error: tdb::Error| error.to_string();
+    let (header, data) = record.split().map_err(|error| error.to_string())?;
+    let new = Record {
+        header,
+        data: Bytes::copy_from_slice(data),
+    };
+    let value = db.fetch(record.key).map_err(text)?.unwrap_or_default();
+    let old = RecordHeader::split(&value)
+        .ok()
+        .map(|(header, data)| Record {
+            header,
+            data: Bytes::copy_from_slice(data),
+        });
+    let merged = merge_update(old.as_ref(), &new, volatile.is_some());
+    let Some(Record { header, data }) = merged.map_err(|refused| refused.to_string())? else {
+        return Ok(());
+    };
+    batch::store(db, me, record.key, header, &data, volatile).map_err(text)
+}
+
+/// Runs `work` in a transaction, which is cancelled if it fails.
+fn in_transaction(db: &Db, work: impl FnOnce(&Db) -> Result<(), String>) -> Result<(), String> {
+    db.transaction_start().map_err(|error| error.to_string())?;
+    match work(db) {
+        Ok(()) => db.transaction_commit().map_err(|error| error.to_string()),
+        Err(problem) => {
+            if let Err(error) = db.transaction_cancel() {
+                tracing::error!("cannot cancel a transaction: {error}");
+            }
+            Err(problem)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ctdb_proto::{DbFlags, Generation, RecordFlags, ReqId, Rsn};
+    use tdb::OpenOptions;
+
+    use super::super::{open_flags, path_in};
+    use super::*;
+
+    fn pnn() -> Pnn {
+        Pnn::new(0).unwrap()
+    }
+
+    fn no_nodes() -> VnnMap {
+        VnnMap {
+            generation: Generation::INVALID,
+            map: Vec::new(),
+        }
+    }
+
+    fn persistent(dir: &tempfile::TempDir) -> DbFile {
+        let path = path_in(dir.path(), "p.tdb", pnn());
+        let options = OpenOptions::new().flags(open_flags(DbFlags::PERSISTENT, false));
+        drop(options.clone().create(true).open(&path).unwrap());
+        DbFile::new("p.tdb".into(), DbFlags::PERSISTENT, path, options)
+    }
+
+    fn buffer(file: &DbFile, records: &[(&str, u64, &str)]) -> Bytes {
+        let mut builder = RecBuffer::builder(file.id);
+        for (key, rsn, data) in records {
+            let header = RecordHeader::new(Rsn(*rsn), pnn(), RecordFlags::empty());
+            builder.push_record(ReqId(0), key.as_bytes(), &header, data.as_bytes());
+        }
+        builder.finish().to_bytes()
+    }
+
+    fn data(file: &DbFile, key: &str) -> Option<String> {
+        let value = file.open().unwrap().fetch(key.as_bytes()).unwrap()?;
+        let (_, data) = RecordHeader::split(&value).unwrap();
+        Some(String::from_utf8(data.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_commit_is_stored_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = persistent(&dir);
+        let map = no_nodes();
+        let good = buffer(&file, &[("a", 3, "one"), ("b", 3, "two")]);
+        assert_eq!(update(&file, pnn(), &good, &map), Ok(DbAnswer::Done));
+        // The second record is older than what is stored: neither of the two may change.
+        let bad = buffer(&file, &[("a", 4, "new"), ("b", 2, "old")]);
+        let failure = update(&file, pnn(), &bad, &map).unwrap_err();
+        assert!(failure.0.contains("larger RSN"), "{failure}");
+        assert_eq!(data(&file, "a").as_deref(), Some("one"));
+        assert_eq!(data(&file, "b").as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn the_sequence_number_is_that_of_its_record() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = persistent(&dir);
+        assert_eq!(read_seqnum(&file), Ok(DbAnswer::Number(0)));
+        let mut builder = RecBuffer::builder(file.id);
+        let header = RecordHeader::new(Rsn(1), pnn(), RecordFlags::empty());
+        let number = 77_u64.to_le_bytes();
+        builder.push_record(ReqId(0), ctdb_proto::DB_SEQNUM_KEY, &header, &number);
+        let records = builder.finish().to_bytes();
+        assert_eq!(
+            update(&file, pnn(), &records, &no_nodes()),
+            Ok(DbAnswer::Done)
+        );
+        assert_eq!(read_seqnum(&file), Ok(DbAnswer::Number(77)));
+    }
+}

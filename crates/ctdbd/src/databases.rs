@@ -1,0 +1,432 @@
+//! What the core task does with its databases: records at once, everything else through threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use ctdb_core::{DbAnswer, DbFailure, DbOp, Node, RecordJob, Ticket};
+use ctdb_proto::DbId;
+use tracing::error;
+
+use crate::database::attach::{AttachRequest, Attached, DbSetup};
+use crate::database::batch::Selection;
+use crate::database::freeze::Freezer;
+use crate::database::locks::{ChainHeld, ChainWaits, WaitId};
+use crate::database::record::{Tried, do_job, try_job};
+use crate::database::work::{self, StopFlag};
+use crate::database::{Database, DbFile};
+use crate::event::ShellEvent;
+use crate::lanes::Lanes;
+use crate::threads::Threads;
+
+/// Memory for the value of a record that is kept from one job to the next.
+const KEEP_VALUE: usize = 64 * 1024;
+
+/// All attached databases.
+pub(crate) struct Databases {
+    setup: Arc<DbSetup>,
+    lanes: Lanes,
+    threads: Threads,
+    open: BTreeMap<DbId, Database>,
+    traverses: BTreeMap<Ticket, StopFlag>,
+    /// Memory for values, used by each job in turn.
+    value: Vec<u8>,
+    /// A recovery has worked on whole databases since memory was given back.
+    trim_memory: bool,
+}
+
+impl Databases {
+    pub(crate) fn new(setup: DbSetup, lanes: Lanes) -> Self {
+        Self {
+            setup: Arc::new(setup),
+            lanes,
+            threads: Threads::default(),
+            open: BTreeMap::new(),
+            traverses: BTreeMap::new(),
+            value: Vec::new(),
+            trim_memory: false,
+        }
+    }
+
+    /// Does a record job now, or as soon as its chain is free.
+    pub(crate) fn record(&mut self, node: &mut Node, job: RecordJob, now: Instant) {
+        let Some(database) = self.open.get_mut(&job.db) else {
+            return node.on_record_failed(job, "the database is not attached", now);
+        };
+        if let Some(held_back) = &mut database.thawing {
+            return held_back.push_back(job);
+        }
+        let must_queue = !database.waits.is_empty()
+            && database
+                .waits
+                .is_waiting(database.handle.chain_of(&job.key));
+        let job = if must_queue {
+            job
+        } else {
+            match try_job(node, &database.handle, job, &mut self.value, now) {
+                Tried::Contended(job) => job,
+                Tried::Done => {
+                    self.value.shrink_to(KEEP_VALUE);
+                    return;
+                }
+            }
+        };
+        if !job.waits() {
+            return node.on_record_failed(job, "somebody else has the chain", now);
+        }
+        let db = job.db;
+        database.waits.push(database.handle.chain_of(&job.key), job);
+        self.begin_waits(node, db);
+    }
+
+    /// A lock thread has the chain, or cannot get it: the jobs that waited are done.
+    pub(crate) fn chain_lock(
+        &mut self,
+        node: &mut Node,
+        wait: WaitId,
+        result: Result<ChainHeld, DbFailure>,
+        now: Instant,
+    ) {
+        let Some(database) = self.open.get_mut(&wait.db) else {
+            return;
+        };
+        let Some(jobs) = database.waits.end(wait) else {
+            return;
+        };
+        match result {
+            Ok(held) => do_waiting_jobs(node, database, jobs, &mut self.value, held, now),
+            Err(failure) => {
+                for job in jobs {
+                    node.on_record_failed(job, &failure.0, now);
+                }
+            }
+        }
+        self.begin_waits(node, wait.db);
+    }
+
+    fn begin_waits(&mut self, node: &Node, db: DbId) {
+        if let Some(database) = self.open.get_mut(&db) {
+            let limit = node.tunables().get(ctdb_conf::Tunable::LockProcessesPerDB) as usize;
+            database
+                .waits
+                .begin(limit, &database.file, &self.threads, &self.lanes);
+        }
+    }
+
+    /// Carries out work on a whole database. The answer comes as an event.
+    pub(crate) fn carry_out(
+        &mut self,
+        node: &mut Node,
+        ticket: Ticket,
+        db: DbId,
+        op: DbOp,
+        now: Instant,
+    ) {
+        match op {
+            DbOp::Attach {
+                name,
+                flags,
+                hash_size,
+                max_dead,
+            } => {
+                self.attach(
+                    ticket,
+                    AttachRequest {
+                        name,
+                        kind: flags,
+                        hash_size,
+                        max_dead,
+                    },
+                );
+            }
+            DbOp::StopTraverse { ticket: traverse } => {
+                if let Some(stop) = self.traverses.get(&traverse) {
+                    stop.stop();
+                }
+                self.answer(ticket, Ok(DbAnswer::Done));
+            }
+            DbOp::Detach => {
+                self.detach(node, db, now);
+                self.answer(ticket, Ok(DbAnswer::Done));
+            }
+            op => self.carry_out_on(node, ticket, db, op),
+        }
+    }
+
+    /// Work on a database that must be attached.
+    fn carry_out_on(&mut self, node: &Node, ticket: Ticket, db: DbId, op: DbOp) {
+        let Some(database) = self.open.get_mut(&db) else {
+            let failure = DbFailure(format!("no database {db}"));
+            return self.answer(ticket, Err(failure));
+        };
+        let file = Arc::clone(&database.file);
+        match op {
+            DbOp::Freeze if database.freezer.is_none() => {
+                let me = self.setup.pnn;
+                let freezer = Freezer::start(ticket, &file, me, &self.threads, &self.lanes);
+                database.freezer = Some(freezer);
+            }
+            DbOp::Freeze => self.answer(ticket, Err(file.failure(&"is being frozen already"))),
+            DbOp::Thaw => self.thaw(ticket, db),
+            DbOp::Seqnum if !database.is_frozen() => {
+                self.in_thread(ticket, move |_| work::read_seqnum(&file));
+            }
+            DbOp::TransactionStart
+            | DbOp::TransactionCancel
+            | DbOp::TransactionCommit
+            | DbOp::Wipe
+            | DbOp::Pull { .. }
+            | DbOp::Push { .. }
+            | DbOp::PushConfirm
+            | DbOp::Seqnum => {
+                let accepted = database
+                    .freezer
+                    .as_ref()
+                    .is_some_and(|f| f.work(ticket, op));
+                if !accepted {
+                    self.answer(ticket, Err(file.failure(&"is not frozen")));
+                }
+            }
+            DbOp::Update { records } => {
+                let (me, map) = (self.setup.pnn, node.vnn_map().clone());
+                self.in_thread(ticket, move |_| work::update(&file, me, &records, &map));
+            }
+            DbOp::Traverse {
+                only_dmaster,
+                with_empty,
+            } => {
+                let selection = Selection {
+                    dmaster: only_dmaster,
+                    full: true,
+                    empty: with_empty,
+                };
+                self.traverse(ticket, file, selection);
+            }
+            DbOp::ListEmpty { dmaster } => {
+                let selection = Selection {
+                    dmaster: Some(dmaster),
+                    full: false,
+                    empty: true,
+                };
+                self.traverse(ticket, file, selection);
+            }
+            op => {
+                let answer = self.small_work(ticket, &file, db, op);
+                if let Some(answer) = answer {
+                    self.answer(ticket, answer);
+                }
+            }
+        }
+    }
+
+    /// Sequence numbers of files, health marks, repacking. `None` if a thread answers.
+    fn small_work(
+        &mut self,
+        ticket: Ticket,
+        file: &Arc<DbFile>,
+        db: DbId,
+        op: DbOp,
+    ) -> Option<Result<DbAnswer, DbFailure>> {
+        let database = self.open.get(&db)?;
+        let failed = |error: tdb::Error| file.failure(&error);
+        let number = |handle: &tdb::Db| {
+            handle
+                .sequence_number()
+                .map(|n| DbAnswer::Number(n.into()))
+                .map_err(failed)
+        };
+        Some(match op {
+            DbOp::EnableFileSeqnum => {
+                file.enable_seqnum();
+                database.handle.set_seqnum(true);
+                number(&database.handle)
+            }
+            DbOp::FileSeqnum => number(&database.handle),
+            DbOp::BumpFileSeqnum => database
+                .handle
+                .increment_sequence_number()
+                .map_err(failed)
+                .and_then(|()| number(&database.handle)),
+            DbOp::Health => {
+                let (setup, file) = (Arc::clone(&self.setup), Arc::clone(file));
+                self.in_thread(ticket, move |_| {
+                    let health = setup.health.get(&file.name);
+                    health
+                        .map(DbAnswer::Health)
+                        .map_err(|error| file.failure(&error))
+                });
+                return None;
+            }
+            DbOp::SetHealth { reason } => {
+                let (setup, file) = (Arc::clone(&self.setup), Arc::clone(file));
+                self.in_thread(ticket, move |_| {
+                    let done = setup.health.set(&file.name, reason.as_deref());
+                    done.map(|()| DbAnswer::Done)
+                        .map_err(|error| file.failure(&error))
+                });
+                return None;
+            }
+            other => Err(file.failure(&format!("cannot do {other:?} yet"))),
+        })
+    }
+
+    fn attach(&self, ticket: Ticket, request: AttachRequest) {
+        let (setup, lanes) = (Arc::clone(&self.setup), self.lanes.clone());
+        self.threads.run(move || {
+            let result = setup.attach(request).map(Box::new);
+            lanes.report(ShellEvent::Attached { ticket, result });
+        });
+    }
+
+    /// A thread has opened a database. Returns what to tell the node.
+    pub(crate) fn attached(
+        &mut self,
+        result: Result<Box<Attached>, DbFailure>,
+    ) -> Result<DbAnswer, DbFailure> {
+        let Attached {
+            file,
+            handle,
+            answer,
+        } = *result?;
+        let waits = ChainWaits::default();
+        let id = file.id;
+        let database = Database {
+            file,
+            handle,
+            waits,
+            freezer: None,
+            thawing: None,
+        };
+        self.open.insert(id, database);
+        Ok(answer)
+    }
+
+    fn detach(&mut self, node: &mut Node, db: DbId, now: Instant) {
+        if let Some(mut database) = self.open.remove(&db) {
+            let held_back = database.thawing.take().unwrap_or_default();
+            for job in database.waits.take_all().into_iter().chain(held_back) {
+                node.on_record_failed(job, "the database was detached", now);
+            }
+        }
+    }
+
+    fn thaw(&mut self, ticket: Ticket, db: DbId) {
+        let Some(database) = self.open.get_mut(&db) else {
+            return;
+        };
+        let Some(freezer) = database.freezer.take() else {
+            return self.answer(ticket, Ok(DbAnswer::Done));
+        };
+        match freezer.thaw(ticket) {
+            // Until the lock is released every job would find its chain taken.
+            None => database.thawing = Some(VecDeque::new()),
+            Some(freeze) => {
+                let failure = database.file.failure(&"thawed before it was frozen");
+                self.answer(freeze, Err(failure));
+            }
+        }
+    }
+
+    /// The lock over all records has been released: the jobs that came meanwhile are done.
+    pub(crate) fn thawed(&mut self, node: &mut Node, db: DbId, now: Instant) {
+        self.trim_memory = true;
+        let held_back = self
+            .open
+            .get_mut(&db)
+            .and_then(|database| database.thawing.take());
+        for job in held_back.into_iter().flatten() {
+            self.record(node, job, now);
+        }
+    }
+
+    /// A thread has answered. Takes note of what concerns this module.
+    pub(crate) fn note_answer(&mut self, ticket: Ticket, answer: &Result<DbAnswer, DbFailure>) {
+        match answer {
+            Ok(DbAnswer::Batch(_)) => {}
+            Ok(_) => {
+                self.traverses.remove(&ticket);
+                for database in self.open.values_mut() {
+                    if let Some(freezer) = &mut database.freezer {
+                        freezer.note_answer(ticket);
+                    }
+                }
+            }
+            Err(failure) => {
+                error!("{failure}");
+                self.traverses.remove(&ticket);
+                for database in self.open.values_mut() {
+                    database
+                        .freezer
+                        .take_if(|freezer| freezer.has_failed(ticket));
+                }
+            }
+        }
+    }
+
+    /// Called every few seconds: mentions locks that take long to get, and gives the memory back
+    /// that a recovery needed.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        let is_frozen = self
+            .open
+            .values()
+            .any(|database| database.freezer.is_some());
+        if self.trim_memory && !is_frozen {
+            self.trim_memory = false;
+            self.threads.run(ctdb_sys::process::release_unused_memory);
+        }
+        for database in self.open.values_mut() {
+            database.waits.report_long_waits(&database.file.name, now);
+            if let Some(freezer) = &mut database.freezer {
+                freezer.report_long_wait(&database.file.name, now);
+            }
+        }
+    }
+
+    fn traverse(&mut self, ticket: Ticket, file: Arc<DbFile>, selection: Selection) {
+        let stop = StopFlag::default();
+        self.traverses.insert(ticket, stop.clone());
+        self.in_thread(ticket, move |lanes| {
+            work::traverse(&file, ticket, selection, &stop, lanes)
+        });
+    }
+
+    /// Has work done by a thread, and its result reported behind everything it reports itself.
+    fn in_thread(
+        &self,
+        ticket: Ticket,
+        work: impl FnOnce(&Lanes) -> Result<DbAnswer, DbFailure> + Send + 'static,
+    ) {
+        let lanes = self.lanes.clone();
+        self.threads.run(move || {
+            let answer = work(&lanes);
+            lanes.report_data(ShellEvent::Db { ticket, answer });
+        });
+    }
+
+    fn answer(&self, ticket: Ticket, answer: Result<DbAnswer, DbFailure>) {
+        self.lanes.report(ShellEvent::Db { ticket, answer });
+    }
+}
+
+/// Does the jobs of a chain that a lock thread holds; the lock goes when they are done.
+fn do_waiting_jobs(
+    node: &mut Node,
+    database: &Database,
+    jobs: VecDeque<RecordJob>,
+    value: &mut Vec<u8>,
+    held: ChainHeld,
+    now: Instant,
+) {
+    let Some(key) = jobs.front().map(|job| job.key.clone()) else {
+        return;
+    };
+    let handle = &database.handle;
+    handle.chainlock_mark(&key);
+    for job in jobs {
+        do_job(node, handle, job, value, now, || ());
+    }
+    if let Err(error) = handle.chainlock_unmark(&key) {
+        error!("{}", database.file.failure(&error));
+    }
+    drop(held);
+}

@@ -1,0 +1,290 @@
+//! The TCP connections between nodes (cluster.md 3.1, wire.md 1.2).
+//!
+//! Each pair of nodes has two: a node sends on the one it opened and receives on the one it
+//! accepted. Nothing is said on connecting; who comes is known by the address. When one of the two
+//! ends, both are closed, and we connect again.
+//!
+//! ```text
+//! connector task:  connect (1 s) --refused--> wait --+
+//!                     |  ^---------------------------+
+//!                     v
+//!                  report Connected, then watch: anything that comes, or the end, is a loss
+//! reader task:     packets of the accepted connection -> lanes, at the end a loss
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use ctdb_proto::{Packet, Pnn, Transport};
+use nix::sys::socket::{setsockopt, sockopt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use crate::connection::{Incoming, Outgoing, OwnedTask, Socket};
+use crate::event::ShellEvent;
+use crate::lanes::{Lane, Lanes};
+
+/// Longest wait for a connection.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+
+/// Wait after a refused connection: short at first, since a cluster often starts as a whole.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes that may wait for a peer. A peer that lets more pile up is taken for dead: the packets are
+/// dropped with the connection, and the recovery that follows makes up for them.
+const QUEUE_LIMIT: usize = 512 * 1024 * 1024;
+
+/// One life of the two connections to a peer. What an earlier life still has to say is ignored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct LinkId(u64);
+
+/// The connections to all peers.
+pub(crate) struct Peers {
+    own_ip: IpAddr,
+    lanes: Lanes,
+    links: BTreeMap<Pnn, Link>,
+    last_link: u64,
+    /// Peers that packets were queued for in this turn.
+    dirty: Vec<Pnn>,
+}
+
+struct Link {
+    id: LinkId,
+    address: SocketAddr,
+    out: Option<Outgoing>,
+    is_dirty: bool,
+    _connector: OwnedTask,
+    reader: Option<OwnedTask>,
+}
+
+impl Peers {
+    pub(crate) fn new(own_ip: IpAddr, lanes: Lanes) -> Self {
+        Self {
+            own_ip,
+            lanes,
+            links: BTreeMap::new(),
+            last_link: 0,
+            dirty: Vec::new(),
+        }
+    }
+
+    /// Starts to connect to a peer, and goes on until it works.
+    pub(crate) fn connect(&mut self, pnn: Pnn, address: SocketAddr) {
+        self.last_link += 1;
+        let id = LinkId(self.last_link);
+        let connector = Connector {
+            pnn,
+            link: id,
+            address,
+            own_ip: self.own_ip,
+        };
+        let task = OwnedTask(tokio::spawn(connector.run(self.lanes.clone())));
+        let link = Link {
+            id,
+            address,
+            out: None,
+            is_dirty: false,
+            _connector: task,
+            reader: None,
+        };
+        self.links.insert(pnn, link);
+    }
+
+    /// Whether an event is about the present connections.
+    pub(crate) fn is_current(&self, pnn: Pnn, link: LinkId) -> bool {
+        self.links
+            .get(&pnn)
+            .is_some_and(|current| current.id == link)
+    }
+
+    /// Our connection stands. False if that is old news.
+    pub(crate) fn connected(&mut self, pnn: Pnn, link: LinkId, socket: Socket) -> bool {
+        let Some(current) = self
+            .links
+            .get_mut(&pnn)
+            .filter(|current| current.id == link)
+        else {
+            return false;
+        };
+        let lanes = self.lanes.clone();
+        let lost = move |error: io::Error| {
+            lanes.report(ShellEvent::PeerLost {
+                pnn,
+                link,
+                reason: error.to_string(),
+            });
+        };
+        current.out = Some(Outgoing::new(socket, lost));
+        true
+    }
+
+    /// The connection of this peer was accepted: its packets are read from now on.
+    pub(crate) fn accepted(&mut self, pnn: Pnn, socket: TcpStream) {
+        let Some(current) = self.links.get_mut(&pnn) else {
+            return;
+        };
+        if let Err(error) = setsockopt(&socket, sockopt::KeepAlive, &true) {
+            warn!(%pnn, "no keepalive on the connection: {error}");
+        }
+        let name = format!("node {pnn}");
+        let incoming = Incoming::new(socket.into(), Transport::Tcp, name);
+        let task = tokio::spawn(read_peer(pnn, current.id, incoming, self.lanes.clone()));
+        current.reader = Some(OwnedTask(task));
+    }
+
+    /// Closes both connections and connects again.
+    pub(crate) fn reconnect(&mut self, pnn: Pnn) {
+        if let Some(link) = self.links.remove(&pnn) {
+            let address = link.address;
+            drop(link);
+            self.connect(pnn, address);
+        }
+    }
+
+    /// Queues a packet; without a connection it is dropped.
+    pub(crate) fn send(&mut self, pnn: Pnn, packet: &Packet) {
+        let Some(link) = self.links.get_mut(&pnn) else {
+            return;
+        };
+        let Some(out) = &link.out else {
+            return;
+        };
+        out.push(packet);
+        if !link.is_dirty {
+            link.is_dirty = true;
+            self.dirty.push(pnn);
+        }
+    }
+
+    /// Writes what was queued in this turn. Returns the peers that are lost, and why.
+    pub(crate) fn flush(&mut self) -> Vec<(Pnn, String)> {
+        let mut lost = Vec::new();
+        for pnn in self.dirty.drain(..) {
+            let Some(link) = self.links.get_mut(&pnn) else {
+                continue;
+            };
+            link.is_dirty = false;
+            let Some(out) = &link.out else {
+                continue;
+            };
+            match out.flush() {
+                Err(error) => lost.push((pnn, error.to_string())),
+                Ok(()) if out.queued_bytes() > QUEUE_LIMIT => {
+                    lost.push((pnn, format!("more than {QUEUE_LIMIT} bytes wait for it")));
+                }
+                Ok(()) => {}
+            }
+        }
+        lost
+    }
+}
+
+/// What the task that opens a connection knows.
+struct Connector {
+    pnn: Pnn,
+    link: LinkId,
+    address: SocketAddr,
+    own_ip: IpAddr,
+}
+
+impl Connector {
+    async fn run(self, lanes: Lanes) {
+        let Self { pnn, link, .. } = self;
+        let socket = Socket::from(self.connect().await);
+        lanes.report(ShellEvent::PeerConnected {
+            pnn,
+            link,
+            socket: socket.clone(),
+        });
+        let mut unexpected = BytesMut::with_capacity(8);
+        let reason = match socket.read(&mut unexpected).await {
+            Ok(0) => "connection closed".to_owned(),
+            Ok(_) => "data came on the outgoing connection".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        lanes.report(ShellEvent::PeerLost { pnn, link, reason });
+    }
+
+    async fn connect(&self) -> TcpStream {
+        let mut retry = FIRST_RETRY;
+        loop {
+            match timeout(CONNECT_LIMIT, self.connect_once()).await {
+                Ok(Ok(socket)) => return socket,
+                Ok(Err(error)) => {
+                    debug!(pnn = %self.pnn, "cannot connect to {}: {error}", self.address);
+                    sleep(retry).await;
+                    retry = (retry * 2).min(LAST_RETRY);
+                }
+                Err(_) => debug!(pnn = %self.pnn, "no answer from {}", self.address),
+            }
+        }
+    }
+
+    async fn connect_once(&self) -> io::Result<TcpStream> {
+        let socket = if self.own_ip.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        // The peer knows us by this address.
+        socket.bind(SocketAddr::new(self.own_ip, 0))?;
+        socket.set_keepalive(true)?;
+        let stream = socket.connect(self.address).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+async fn read_peer(pnn: Pnn, link: LinkId, mut incoming: Incoming, lanes: Lanes) {
+    let reason = loop {
+        match incoming.next().await {
+            Ok(packet) => {
+                let lane = Lane::of_peer(&packet);
+                let event = ShellEvent::PeerPacket {
+                    from: pnn,
+                    link,
+                    packet,
+                };
+                if !lanes.send(lane, event).await {
+                    return;
+                }
+            }
+            Err(end) => break end.to_string(),
+        }
+    };
+    // Through the lane that is served last: what the peer said before is heard first.
+    lanes
+        .send(Lane::Work, ShellEvent::PeerLost { pnn, link, reason })
+        .await;
+}
+
+/// Accepts the connections of peers, for as long as the daemon runs.
+pub(crate) async fn accept_peers(listener: TcpListener, lanes: Lanes) {
+    /// Wait after a failure, which is mostly a lack of file descriptors.
+    const PAUSE: Duration = Duration::from_millis(100);
+    loop {
+        match listener.accept().await {
+            Ok((socket, from)) => {
+                let event = ShellEvent::PeerAccepted {
+                    socket,
+                    from: from.ip(),
+                };
+                if !lanes.send(Lane::Urgent, event).await {
+                    return;
+                }
+            }
+            Err(error) => {
+                warn!("cannot accept a connection: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

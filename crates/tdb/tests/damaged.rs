@@ -1,0 +1,101 @@
+//! Files that lie: whatever a file contains, operations end, with a result or an error, and never
+//! ask for more memory than the file is long.
+#![allow(clippy::unwrap_used, reason = "a failing helper fails the test")]
+
+mod common;
+
+use std::ops::ControlFlow;
+
+use common::{golden_file, golden_names};
+use proptest::prelude::*;
+use tdb::{OpenOptions, StoreMode};
+
+/// Does everything that can be done to a database. Only panics, hangs and crashes matter.
+fn exercise(image: Vec<u8>, keys: &[Vec<u8>]) {
+    let size = image.len();
+    let Ok(db) = OpenOptions::new().open_memory(image) else {
+        return;
+    };
+    let _ = db.check();
+    let _ = db.count_records();
+    let _ = db.traverse_read(&mut |key, data| {
+        assert!(key.len() + data.len() <= size);
+        ControlFlow::Continue(())
+    });
+    for key in keys {
+        let _ = db.fetch(key);
+        let _ = db.append(
+            key,
+            b"more and more and more and more and more and more and more",
+        );
+        let _ = db.delete(key);
+        let _ = db.store(key, &[1; 300], StoreMode::Replace);
+    }
+    if db.transaction_start().is_ok() {
+        let _ = db.store(b"in a transaction", &[2; 5000], StoreMode::Insert);
+        let _ = db.transaction_commit();
+    }
+    let _ = db.traverse(&mut |key, _| {
+        let _ = db.delete(key);
+        ControlFlow::Continue(())
+    });
+    let _ = db.wipe_all();
+    let _ = db.check();
+}
+
+/// Small golden files, sound and damaged ones.
+fn images() -> Vec<Vec<u8>> {
+    let files = golden_names().into_iter().map(|name| golden_file(&name));
+    files.filter(|image| image.len() <= 16 * 1024).collect()
+}
+
+fn keys() -> Vec<Vec<u8>> {
+    let words = [
+        "alpha", "beta", "gamma", "delta", "", "key-000", "key-005", "key-011", "k1",
+    ];
+    words.iter().map(|word| word.as_bytes().to_vec()).collect()
+}
+
+#[test]
+fn damaged_golden_files_are_survived() {
+    for image in images() {
+        exercise(image, &keys());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changed_words_are_survived(
+        which in any::<prop::sample::Index>(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), word()), 1..6),
+        cut in proptest::option::weighted(0.1, any::<prop::sample::Index>()),
+    ) {
+        thread_local!(static IMAGES: Vec<Vec<u8>> = images());
+        let mut image = IMAGES.with(|images| which.get(images).clone());
+        for (place, word) in changes {
+            // Words that matter lie in the header and in records: mostly near non-zero bytes.
+            let words = image.len() / 4;
+            if words > 0 {
+                let at = place.index(words) * 4;
+                let at = (at..image.len()).step_by(4).find(|&at| image[at..at + 4] != [0; 4]).unwrap_or(at);
+                image[at..at + 4].copy_from_slice(&word.to_le_bytes());
+            }
+        }
+        if let Some(cut) = cut {
+            image.truncate(cut.index(image.len() + 1));
+        }
+        exercise(image, &keys());
+    }
+}
+
+/// Numbers that are likely to do harm.
+fn word() -> impl Strategy<Value = u32> {
+    prop_oneof![
+        2 => (0..4096_u32).prop_map(|n| n * 4),
+        1 => any::<u32>(),
+        1 => (0..64_u32).prop_map(|n| u32::MAX - n),
+        1 => prop::sample::select(vec![0x2601_1999, 0xFEE1_DEAD, 0xD9FE_E666, 0xF53B_C0E7, 0, 0x4242_4242]),
+    ]
+}
