@@ -1,4 +1,4 @@
-//! Writes the first inputs of each fuzz target, made of packets recorded from the original.
+//! Writes the first inputs of each fuzz target, made of packets and files of the original.
 
 use std::fs;
 use std::io;
@@ -51,8 +51,34 @@ fn main() -> io::Result<()> {
         }
     }
     println!("{number} packets became seeds");
+    seed_files(root)
+}
+
+/// Small TDB files, sound and damaged ones.
+fn seed_files(root: &Path) -> io::Result<()> {
+    let entries = fs::read_dir(root.join("../crates/tdb/tests/golden"))?;
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths?;
+    paths.sort();
+    let mut number = 0;
+    for path in paths {
+        if path.extension().is_none_or(|extension| extension != "tdb") {
+            continue;
+        }
+        let file = fs::read(path)?;
+        if file.len() <= LARGEST_FILE {
+            number += 1;
+            // To be read, and to be written to.
+            write(root, "open_tdb", 2 * number, &[&[0], &file])?;
+            write(root, "open_tdb", 2 * number + 1, &[&[8], &file])?;
+        }
+    }
+    println!("{number} files became seeds");
     Ok(())
 }
+
+/// Larger ones would be cut off by the length of an input.
+const LARGEST_FILE: usize = 8191;
 
 /// The text of a number or of a string in a line of JSON.
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 
 use crate::db::{Db, content_len, unless_blocked};
 use crate::error::{Error, Result};
-use crate::layout::{FREELIST_HEAD, Magic, RECORD_SIZE, TAILER_SIZE};
+use crate::layout::{FREELIST_HEAD, Magic, RECORD_SIZE, TAILER_SIZE, chain_head};
 use crate::lock::{Rw, Wait};
 use crate::traverse::Copy;
 
@@ -81,6 +81,13 @@ impl Db {
         let mut copy = Copy::default();
         for chain in 0..self.hash_size {
             self.add_chain(chain, Wait::Block, &mut copy)?;
+            // In a damaged file many chains can lead to the same records.
+            if copy.len() > self.image.size() as usize {
+                return Err(Error::Corrupt {
+                    offset: chain_head(chain),
+                    what: "hash chains have more records than the file",
+                });
+            }
         }
         let mut seen = HashSet::new();
         // Of two records with one key, a crash's leftover, the first is the one that counts.

@@ -141,6 +141,11 @@ impl Copy {
         self.records.clear();
     }
 
+    /// Bytes of all keys and data.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Keys and data.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         let mut rest = &self.bytes[..];

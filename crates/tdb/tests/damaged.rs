@@ -17,6 +17,11 @@ fn exercise(image: Vec<u8>, keys: &[Vec<u8>]) {
         return;
     };
     let _ = db.check();
+    let _ = db.summary().map(|summary| summary.to_string());
+    let _ = db.rescue(&mut |key, data| {
+        assert!(key.len() + data.len() <= size);
+        ControlFlow::Continue(())
+    });
     let _ = db.count_records();
     let _ = db.traverse_read(&mut |key, data| {
         assert!(key.len() + data.len() <= size);
@@ -35,6 +40,8 @@ fn exercise(image: Vec<u8>, keys: &[Vec<u8>]) {
         let _ = db.store(b"in a transaction", &[2; 5000], StoreMode::Insert);
         let _ = db.transaction_commit();
     }
+    let _ = db.freelist_size();
+    let _ = db.repack();
     let _ = db.traverse(&mut |key, _| {
         let _ = db.delete(key);
         ControlFlow::Continue(())
