@@ -326,6 +326,7 @@ impl Db {
     /// records otherwise, and the file would not pass its check any more. (The C library does not
     /// look for that.)
     pub(crate) fn adopt_tail(&self) -> Result<()> {
+        self.size_area()?;
         if self.tail_is_owned()? {
             return Ok(());
         }

@@ -209,6 +209,7 @@ impl OpenOptions {
         )?;
         if !self.read_only {
             db.recover(true).map_err(OpenError::Recovery)?;
+            db.size_area().map_err(OpenError::Recovery)?;
         }
         Ok(db)
     }
@@ -231,6 +232,7 @@ impl OpenOptions {
         let locks = |hash_size| Ok(Locks::new(None, None, hash_size));
         let db = self.assemble(Bytes::Other(backend), &format, flags, locks, opened)?;
         db.recover(true).map_err(OpenError::Recovery)?;
+        db.size_area().map_err(OpenError::Recovery)?;
         Ok(db)
     }
 

@@ -76,27 +76,38 @@ impl Db {
     }
 
     /// Gives the recovery area its length, if a crash of the C library has left it without: it lies
-    /// at the end of the file then. Nobody else uses the file.
+    /// at the end of the file then. The caller keeps commits out.
     pub(crate) fn size_area(&self) -> Result<()> {
         let Some(start) = self.unsized_area()? else {
             return Ok(());
         };
-        let rest = self.image.refresh()?.saturating_sub(start);
+        let rest = self.image.size().saturating_sub(start);
         match rest.checked_sub(RECORD_SIZE) {
             Some(rec_len) => self.image.set_record(start, &idle_area(rec_len)),
             None => Ok(()),
         }
     }
 
-    /// Offset of a recovery area that was never written.
+    /// Offset of a recovery area that was never written, with nothing behind it.
     pub(crate) fn unsized_area(&self) -> Result<Option<u32>> {
-        match self.image.word(RECOVERY_START)? {
-            0 => Ok(None),
-            start => {
-                let area = self.image.record(start)?;
-                Ok((area == idle_area(0)).then_some(start))
-            }
+        let start = self.image.word(RECOVERY_START)?;
+        if start == 0 {
+            return Ok(None);
         }
+        let area = self.image.record(start)?;
+        if area.magic != Magic::IDLE || area.rec_len != 0 {
+            return Ok(None);
+        }
+        let behind = start + RECORD_SIZE;
+        let is_last = match self.image.refresh()?.saturating_sub(behind) {
+            0 => return Ok(None),
+            1..RECORD_SIZE => true,
+            _ => {
+                let magic = self.image.record(behind)?.magic;
+                [Magic::IDLE, Magic::FILLER].contains(&magic) && self.is_unowned(behind)?
+            }
+        };
+        Ok(is_last.then_some(start))
     }
 
     /// Reads and checks the log, if a commit is unfinished.

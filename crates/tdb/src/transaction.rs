@@ -308,13 +308,8 @@ impl Db {
                 what: "not a recovery area",
             });
         }
-        // A crash of the C library may leave an area without a length at the end of the file.
         let rest = old_size.saturating_sub(start).saturating_sub(RECORD_SIZE);
-        let capacity = if record.rec_len == 0 {
-            rest
-        } else {
-            record.rec_len
-        };
+        let capacity = record.rec_len;
         let area = Area { start, capacity };
         Ok((capacity <= rest).then_some(area))
     }
@@ -351,6 +346,12 @@ impl Db {
 
     /// Gives an area that is too small to the free list, as part of the transaction.
     fn free_area(&self, area: Area, old_size: u32) -> Result<()> {
+        if area.capacity < TAILER_SIZE {
+            return Err(Error::Corrupt {
+                offset: area.start,
+                what: "recovery area is too short to be a free record",
+            });
+        }
         self.free(area.start, Record::free(0, area.capacity))?;
         if self.image.size() == old_size {
             // The new area must not follow the old end directly: if the commit is cut short, the

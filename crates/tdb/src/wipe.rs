@@ -45,8 +45,8 @@ impl Db {
                     && end <= size
                     && [Magic::IDLE, Magic::RECOVERY].contains(&record.magic) =>
             {
-                // An area without a length lies at the end of the file and reaches up to it.
-                Ok(Some((start, if record.rec_len == 0 { size } else { end })))
+                let reaches_to_end = self.unsized_area()? == Some(start);
+                Ok(Some((start, if reaches_to_end { size } else { end })))
             }
             _ => Err(Error::Corrupt {
                 offset: start,

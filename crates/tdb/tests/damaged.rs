@@ -70,6 +70,43 @@ fn damaged_golden_files_are_survived() {
     }
 }
 
+/// A crash of the C library can leave a recovery area without a length at the end of the file. It is
+/// that of whatever follows only if nothing does; others may have the file open, so that an open
+/// alone cannot settle it.
+#[test]
+fn a_recovery_area_without_a_length_is_not_mistaken() {
+    const HEADER: usize = 24;
+    // Behind the area come bytes that were never written, or a free record.
+    for behind_is_free in [false, true] {
+        let mut image = golden_file("empty_old");
+        let start = image.len();
+        image[44..48].copy_from_slice(&u32::try_from(start).unwrap().to_le_bytes());
+        image.resize(start + HEADER + 400, 0);
+        if behind_is_free {
+            let at = start + HEADER;
+            let words = [0_u32, 376, 0, 0, 0, 0xD9FE_E666].map(u32::to_le_bytes);
+            image[at..at + HEADER].copy_from_slice(words.as_flattened());
+            image[at + 396..at + 400].copy_from_slice(&400_u32.to_le_bytes());
+            image[168..172].copy_from_slice(&u32::try_from(at).unwrap().to_le_bytes());
+        }
+        let db = OpenOptions::new().open_memory(image).unwrap();
+        db.check().unwrap();
+        for n in 0..20_u8 {
+            db.store(&[n], &[n; 100], StoreMode::Insert).unwrap();
+            db.check().unwrap();
+        }
+        db.transaction_start().unwrap();
+        db.store(b"in a transaction", &[1; 5000], StoreMode::Insert)
+            .unwrap();
+        // There is no sound place for a log if something follows the area.
+        assert_eq!(db.transaction_commit().is_ok(), !behind_is_free);
+        db.check().unwrap();
+        assert_eq!(db.fetch(&[7]).unwrap().as_deref(), Some(&[7; 100][..]));
+        db.wipe_all().unwrap();
+        db.check().unwrap();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
 
