@@ -126,7 +126,9 @@ impl CoreTask {
             }
             ShellEvent::ClientAccepted { socket, pid } => {
                 let client = self.node.accept_client(pid, now);
-                self.clients.add(client, socket);
+                if !self.clients.add(client, socket) {
+                    self.node.handle(Input::ClientGone(client), now);
+                }
             }
             ShellEvent::ClientLost { client } => self.client_lost(client, now),
             ShellEvent::PeerConnected { pnn, link, socket } => {
