@@ -26,6 +26,17 @@ pub(crate) struct Room {
 const MAX_ROUNDS: u32 = 4;
 
 impl Db {
+    /// Number of entries in the free list: many mean that the file is full of holes.
+    pub fn free_records(&self) -> Result<u32> {
+        let _freelist = self.lock_freelist(Wait::Block)?;
+        let mut walk = self.image.freelist()?;
+        let mut count = 0;
+        while walk.step()?.is_some() {
+            count += 1;
+        }
+        Ok(count)
+    }
+
     /// Finds room for `content` bytes of key and data. The caller holds the chain of `hash` for
     /// writing.
     pub(crate) fn allocate(&self, hash: u32, content: u32) -> Result<Room> {

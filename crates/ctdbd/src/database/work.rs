@@ -1,5 +1,6 @@
 //! Work on databases that are not frozen, done by threads with handles of their own.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use ctdb_core::persistent::merge_update;
 use ctdb_core::{DbAnswer, DbFailure, Record, Ticket};
 use ctdb_proto::{Pnn, RecBuffer, RecordHeader, RecordRef, VnnMap, Wire};
-use tdb::Db;
+use tdb::{Db, StoreMode};
 
 use super::DbFile;
 use super::batch::{self, Selection};
@@ -111,6 +112,35 @@ fn update_record(
     batch::store(db, me, record.key, header, &data, volatile).map_err(text)
 }
 
+/// Rewrites a file that has at least `min_free` holes, in one transaction, without them
+/// (tdb.md 7.9).
+pub(crate) fn repack(file: &DbFile, min_free: u32) -> Result<DbAnswer, DbFailure> {
+    let db = file.open()?;
+    let done = match db.free_records() {
+        Ok(holes) if holes < min_free => Ok(()),
+        Ok(holes) => {
+            tracing::info!("Repacking {} with {holes} freelist entries", file.name);
+            in_transaction(&db, |db| rewrite(db).map_err(|error| error.to_string()))
+        }
+        Err(error) => Err(error.to_string()),
+    };
+    file.close(db);
+    done.map(|()| DbAnswer::Done)
+        .map_err(|error| file.failure(&error))
+}
+
+fn rewrite(db: &Db) -> tdb::Result<()> {
+    let mut records = Vec::new();
+    db.traverse_read(&mut |key, value| {
+        records.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    db.wipe_all()?;
+    records
+        .iter()
+        .try_for_each(|(key, value)| db.store(key, value, StoreMode::Insert))
+}
+
 /// Runs `work` in a transaction, which is cancelled if it fails.
 fn in_transaction(db: &Db, work: impl FnOnce(&Db) -> Result<(), String>) -> Result<(), String> {
     db.transaction_start().map_err(|error| error.to_string())?;
@@ -179,6 +209,28 @@ mod tests {
         assert!(failure.0.contains("larger RSN"), "{failure}");
         assert_eq!(data(&file, "a").as_deref(), Some("one"));
         assert_eq!(data(&file, "b").as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn repacking_leaves_the_records_and_no_holes() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = persistent(&dir);
+        let db = file.open().unwrap();
+        for number in 0..50_u8 {
+            db.store(&[number], &[number; 100], StoreMode::Replace)
+                .unwrap();
+        }
+        for number in (0..50).step_by(2) {
+            db.delete(&[number]).unwrap();
+        }
+        let holes = db.free_records().unwrap();
+        assert!(holes > 10, "{holes}");
+        assert_eq!(repack(&file, holes + 1), Ok(DbAnswer::Done));
+        assert_eq!(db.free_records().unwrap(), holes);
+        assert_eq!(repack(&file, holes), Ok(DbAnswer::Done));
+        assert_eq!(db.free_records().unwrap(), 1);
+        assert_eq!(db.count_records().unwrap(), 25);
+        assert_eq!(db.fetch(&[7]).unwrap().unwrap(), [7; 100]);
     }
 
     #[test]
