@@ -143,16 +143,23 @@ impl ClusterLock {
         }
     }
 
-    /// How long to wait for the winner of a race before the next try: grows with each race that
-    /// was lost. The lock of a killed leader stays for a moment, until its helper notices.
+    /// A leader is known: the next race is a new one.
+    pub(crate) fn forget_races(&mut self) {
+        self.contended = 0;
+    }
+
+    /// How long to wait for the winner of a race before the next try. The lock of a killed leader
+    /// stays for a moment, until its helper notices; a lock that stays for longer is tried less
+    /// and less often.
     pub(crate) fn retry_delay(&self) -> Duration {
-        let doublings = self.contended.saturating_sub(1).min(4);
-        RETRY_FIRST * 2u32.pow(doublings)
+        let doublings = self.contended.saturating_sub(QUICK_RETRIES).min(5);
+        RETRY_PAUSE * 2u32.pow(doublings)
     }
 }
 
-/// First pause between two tries to get the lock.
-const RETRY_FIRST: Duration = Duration::from_millis(300);
+/// First pauses between two tries to get the lock, and their number.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+const QUICK_RETRIES: u32 = 8;
 
 #[cfg(test)]
 mod tests {
@@ -218,12 +225,13 @@ mod tests {
         let mut out = Outbox::default();
         let mut lock = ClusterLock::new(Some("/cluster/lock".into()));
         let mut delays = Vec::new();
-        for raw in 1..=6 {
+        for raw in 1..=14 {
             lock.take(&mut out);
             let (attempt, event) = (LockAttempt(raw), ClusterLockEvent::Contention);
             lock.on_event(attempt, event);
             delays.push(lock.retry_delay().as_millis());
         }
-        assert_eq!(delays, [300, 600, 1200, 2400, 4800, 4800]);
+        assert_eq!(delays[..8], [250; 8]);
+        assert_eq!(delays[8..], [500, 1000, 2000, 4000, 8000, 8000]);
     }
 }

@@ -39,8 +39,9 @@ use crate::recoverd::view::{NodeView, View};
 
 /// How long an election waits for all nodes to enter recovery mode.
 pub(crate) const PREPARE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Length of the first election with fast start, as in the original's test mode.
-pub(crate) const FAST_ELECTION: Duration = Duration::from_millis(500);
+/// Length of the first election with fast start. The original's test mode has 0.5 s here, which is
+/// also the time after which its nodes object: too short to hear them.
+pub(crate) const FAST_ELECTION: Duration = Duration::from_millis(800);
 /// How long to wait for a candidate after another node said that there is no leader.
 pub(crate) const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later each node starts an election than the active node before it, when all of them
@@ -396,6 +397,7 @@ impl Election {
         if matches!(self.phase, Phase::Racing) {
             ctx.lock.release(ctx.out);
         }
+        ctx.lock.forget_races();
         if self.in_progress() {
             warn!(target: LOG, "Election period ended, leader={leader}");
             self.fast_start = false;
@@ -432,7 +434,7 @@ impl Election {
             return;
         }
         ctx.set_leader(None, LeaderReason::Resigned);
-        ctx.leader.ensure_timeout(ctx.now);
+        ctx.leader.restart_timeout(ctx.now);
         say(None, ctx.out);
         if !ctx.lock.is_configured() {
             // A node of the original that hears of an election, but of no candidate, waits for

@@ -19,7 +19,7 @@ use ctdb_proto::{
     ControlFlags, DisableMessage, Message, Pnn, PublicIpList, Request, SambaVersion, Srvid,
     SrvidMessage, Wire,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::explain::TakeoverReason;
 use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token};
@@ -193,23 +193,16 @@ impl TakeoverRun {
     ) -> Option<Outcome> {
         while self.batch.is_settled(now) {
             let mut batch = std::mem::take(&mut self.batch);
+            self.log_stage(&batch);
             let next = match self.stage {
                 Stage::KnownIps => after_known_ips(&mut batch, view),
                 Stage::AvailableIps => after_available_ips(&mut batch, view),
                 Stage::StartIpReallocate => (Stage::IpReallocated, view.connected().collect()),
-                Stage::IpReallocated => {
-                    return Some(self.end(&batch, view, out, true));
-                }
+                Stage::IpReallocated => return Some(Self::end(&batch, view, out)),
             };
             if !batch.failures.is_empty() {
-                return Some(self.end(&batch, view, out, false));
+                return Some(Self::end(&batch, view, out));
             }
-            info!(
-                target: LOG,
-                "{} succeeded on {} nodes",
-                self.stage.request().opcode(),
-                batch.replies.len()
-            );
             self.enter(next.0, next.1, view, out, now);
         }
         None
@@ -240,13 +233,17 @@ impl TakeoverRun {
         }
     }
 
-    fn end(&self, batch: &Batch, view: &View<'_>, out: &mut Outbox, last: bool) -> Outcome {
-        disable_checks(Duration::ZERO, view, out);
+    fn log_stage(&self, batch: &Batch) {
         let opcode = self.stage.request().opcode();
         for (pnn, failure) in &batch.failures {
             error!(target: LOG, "{opcode} failed on node {pnn}, ret={}", failure.ret());
         }
-        if last && batch.failures.is_empty() {
+        debug!(target: LOG, "{opcode} succeeded on {} nodes", batch.replies.len());
+    }
+
+    fn end(batch: &Batch, view: &View<'_>, out: &mut Outbox) -> Outcome {
+        disable_checks(Duration::ZERO, view, out);
+        if batch.failures.is_empty() {
             return Outcome::Complete;
         }
         Outcome::Failed {

@@ -2,4 +2,5 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blocking;
 pub mod local_cluster;

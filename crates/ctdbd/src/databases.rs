@@ -184,6 +184,9 @@ impl Databases {
                     self.answer(ticket, Err(file.failure(&"is not frozen")));
                 }
             }
+            DbOp::Repack { min_free } => {
+                self.in_thread(ticket, move |_| work::repack(&file, min_free));
+            }
             DbOp::Update { records } => {
                 let (me, map) = (self.setup.pnn, node.vnn_map().clone());
                 self.in_thread(ticket, move |_| work::update(&file, me, &records, &map));
@@ -216,7 +219,7 @@ impl Databases {
         }
     }
 
-    /// Sequence numbers of files, health marks, repacking. `None` if a thread answers.
+    /// Sequence numbers of files, health marks. `None` if a thread answers.
     fn small_work(
         &mut self,
         ticket: Ticket,
@@ -261,11 +264,6 @@ impl Databases {
                     done.map(|()| DbAnswer::Done)
                         .map_err(|error| file.failure(&error))
                 });
-                return None;
-            }
-            DbOp::Repack { min_free } => {
-                let file = Arc::clone(file);
-                self.in_thread(ticket, move |_| work::repack(&file, min_free));
                 return None;
             }
             other => Err(file.failure(&format!("not work on one database: {other:?}"))),

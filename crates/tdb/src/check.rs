@@ -3,7 +3,7 @@
 //! The verdict is that of the C library, file by file: every byte behind the list heads belongs to
 //! a record, and every list holds exactly the records that belong to it.
 
-use crate::db::Db;
+use crate::db::{AllLock, Db};
 use crate::error::{Error, Result};
 use crate::layout::{
     ALIGNMENT, FREELIST_HEAD, FileHeader, HEADER_SIZE, HeaderBytes, Magic, RECORD_SIZE, Record,
@@ -38,10 +38,7 @@ struct Findings {
 impl Db {
     /// Reads the whole file and fails at the first contradiction. Nobody writes meanwhile.
     pub fn check(&self) -> Result<CheckReport> {
-        let _all = match (self.read_only, self.locks.all_held()) {
-            (false, None) => Some(self.lockall_read()?),
-            _ => None,
-        };
+        let _all = self.lock_to_look()?;
         self.image.refresh()?;
         let recovery_start = self.check_header()?;
         let mut findings = Findings::default();
@@ -52,6 +49,15 @@ impl Db {
         }
         check_lists(&mut findings)?;
         Ok(findings.report)
+    }
+
+    /// Keeps others from writing while the whole file is read. Nothing for a handle that takes no
+    /// locks, or has the whole database locked already.
+    pub(crate) fn lock_to_look(&self) -> Result<Option<AllLock<'_>>> {
+        match (self.read_only, self.locks.all_held()) {
+            (false, None) => self.lockall_read().map(Some),
+            _ => Ok(None),
+        }
     }
 
     /// Returns `recovery_start`.
@@ -121,7 +127,7 @@ impl Db {
 
     /// Whether all from here to the end was never written. Decided by the first byte, as the C
     /// library does.
-    fn is_unowned(&self, at: u32) -> Result<bool> {
+    pub(crate) fn is_unowned(&self, at: u32) -> Result<bool> {
         let mut first = [0];
         self.image.read(at, &mut first)?;
         Ok(matches!(first, [0x00 | 0x42]))
@@ -212,6 +218,6 @@ fn check_lists(findings: &mut Findings) -> Result<()> {
     corrupt(offset, "lists and records do not match")
 }
 
-fn corrupt<T>(offset: u32, what: &'static str) -> Result<T> {
+pub(crate) fn corrupt<T>(offset: u32, what: &'static str) -> Result<T> {
     Err(Error::Corrupt { offset, what })
 }

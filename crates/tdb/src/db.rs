@@ -41,6 +41,10 @@ pub(crate) struct Opened {
     pub(crate) options: OpenOptions,
     /// Device and inode, to notice that the path leads to another file now.
     pub(crate) identity: Option<(u64, u64)>,
+    /// Where the database begins in the file: behind the mutexes, if it has some.
+    pub(crate) base: u64,
+    /// The features of the format that it uses.
+    pub(crate) features: u32,
 }
 
 /// Settings and facts.
@@ -275,7 +279,7 @@ impl Db {
         })
     }
 
-    fn lock_all_for(&self, rw: Rw, wait: Wait) -> Result<AllLock<'_>> {
+    pub(crate) fn lock_all_for(&self, rw: Rw, wait: Wait) -> Result<AllLock<'_>> {
         if rw == Rw::Write {
             self.check_writable()?;
         }
@@ -384,7 +388,7 @@ impl Drop for ByteLock<'_> {
 }
 
 /// Turns "somebody else has it" into `None`.
-fn unless_blocked<T>(result: Result<T>) -> Result<Option<T>> {
+pub(crate) fn unless_blocked<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(lock) => Ok(Some(lock)),
         Err(Error::WouldBlock) => Ok(None),

@@ -26,17 +26,6 @@ pub(crate) struct Room {
 const MAX_ROUNDS: u32 = 4;
 
 impl Db {
-    /// Number of entries in the free list: many mean that the file is full of holes.
-    pub fn free_records(&self) -> Result<u32> {
-        let _freelist = self.lock_freelist(Wait::Block)?;
-        let mut walk = self.image.freelist()?;
-        let mut count = 0;
-        while walk.step()?.is_some() {
-            count += 1;
-        }
-        Ok(count)
-    }
-
     /// Finds room for `content` bytes of key and data. The caller holds the chain of `hash` for
     /// writing.
     pub(crate) fn allocate(&self, hash: u32, content: u32) -> Result<Room> {
@@ -188,7 +177,7 @@ impl Db {
     }
 
     /// Takes room from the free list, which is held, and grows the file if there is none.
-    fn take_free(&self, content: u32) -> Result<Room> {
+    pub(crate) fn take_free(&self, content: u32) -> Result<Room> {
         let length = padded_len(content).ok_or(Error::TooLarge)?;
         for _ in 0..MAX_ROUNDS {
             match self.search_free(length)? {
@@ -249,6 +238,19 @@ impl Db {
             None if merged_enough => Search::Again,
             None => Search::Nothing,
         })
+    }
+
+    /// Joins free records with their left neighbours. The free list is held.
+    pub(crate) fn join_free(&self) -> Result<()> {
+        let mut walk = self.image.freelist()?;
+        while let Some(item) = walk.step()? {
+            let item = self.check_free(item)?;
+            if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
+                walk.unlink(&item)?;
+                self.merge(left_offset, left, &item.record)?;
+            }
+        }
+        Ok(())
     }
 
     /// A record met in the free list must be free. One that is marked as used was left by a crash

@@ -267,6 +267,9 @@ pub(crate) struct Item {
     pub(crate) record: Record,
 }
 
+/// What is wrong with a list that has no end.
+pub(crate) const LOOP: &str = "list is a loop";
+
 /// A walk along a list, which ends with an error if the list is a loop.
 pub(crate) struct Walk<'i> {
     image: &'i Image,
@@ -299,10 +302,7 @@ impl<'i> Walk<'i> {
             return Ok(None);
         }
         if self.loops.passed_before(offset) {
-            return Err(Error::Corrupt {
-                offset,
-                what: "list is a loop",
-            });
+            return Err(Error::Corrupt { offset, what: LOOP });
         }
         if offset < self.image.data_start {
             return Err(Error::Corrupt {

@@ -11,8 +11,9 @@
 //! | `db`          | the handle: locks as a caller sees them, settings                          |
 //! | `store`       | fetch, store, append, delete                                               |
 //! | `traverse`    | going through all records while others change them                         |
-//! | `check`, `wipe` | is the file sound; removing all records                                  |
-//! | `freelist`    | room for records                                                           |
+//! | `check`       | is the file sound; `rescue`: what can be read of one that is not           |
+//! | `summary`     | how its space is used; `wipe`: removing all records                        |
+//! | `freelist`    | room for records; `repack`: free space back in one piece                   |
 //! | `transaction` | many changes that survive a crash together; `overlay`: what they changed     |
 //! | `recovery`    | rolling back a commit that was cut short                                   |
 //! | `lock`        | kernel locks, nesting, marks                                               |
@@ -35,7 +36,10 @@ mod mutex;
 mod open;
 mod overlay;
 mod recovery;
+mod repack;
+mod rescue;
 mod store;
+mod summary;
 mod transaction;
 mod traverse;
 mod wipe;
@@ -49,4 +53,5 @@ pub use layout::ByteOrder;
 pub use mutex::mutexes_work;
 pub use open::{Flags, OpenOptions};
 pub use store::StoreMode;
+pub use summary::{Summary, Tally};
 pub use traverse::Visit;

@@ -20,7 +20,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 use std::sync::OnceLock;
@@ -63,23 +63,33 @@ pub(crate) fn area_size(hash_size: u32) -> u64 {
     (FIRST_MUTEX as u64 + mutexes).next_multiple_of(page_size().into())
 }
 
-/// Adds the bytes from the allrecord mutex to the end of the area to `file`, which has room for
-/// them: everything unlocked.
-pub(crate) fn append_unlocked(file: &mut Vec<u8>, hash_size: u32) -> Result<()> {
-    let mutex = new_mutex().map_err(Error::io("creating a robust mutex"))?;
-    let size = usize::try_from(area_size(hash_size)).map_err(|_| Error::TooLarge)?;
-    let start = file.len();
-    file.extend_from_slice(&mutex);
-    file.extend_from_slice(&if cfg!(target_endian = "little") {
+/// Writes the bytes from the allrecord mutex to the end of the area: everything unlocked.
+pub(crate) fn write_unlocked(out: &mut impl Write, hash_size: u32) -> io::Result<()> {
+    const STATE: usize = size_of::<i16>();
+    let mutex = new_mutex()?;
+    out.write_all(&mutex)?;
+    out.write_all(&if cfg!(target_endian = "little") {
         STATE_FREE.to_le_bytes()
     } else {
         STATE_FREE.to_be_bytes()
-    });
-    file.resize(start + FIRST_MUTEX - ALLRECORD, 0);
+    })?;
+    write_zeros(out, FIRST_MUTEX - ALLRECORD - MUTEX - STATE)?;
     for _ in 0..=hash_size {
-        file.extend_from_slice(&mutex);
+        out.write_all(&mutex)?;
     }
-    file.resize(start + size - ALLRECORD, 0);
+    let used = FIRST_MUTEX as u64 + MUTEX as u64 * (u64::from(hash_size) + 1);
+    let rest = area_size(hash_size) - used;
+    write_zeros(out, usize::try_from(rest).expect("it is less than a page"))
+}
+
+/// Writes `count` zeros.
+pub(crate) fn write_zeros(out: &mut impl Write, mut count: usize) -> io::Result<()> {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    while count > 0 {
+        let part = count.min(ZEROS.len());
+        out.write_all(&ZEROS[..part])?;
+        count -= part;
+    }
     Ok(())
 }
 

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::fs::File;
+use std::io::{self, BufWriter, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -178,7 +179,13 @@ impl OpenOptions {
         let flags = self.effective_flags()? | Flags::INTERNAL | Flags::NOLOCK | Flags::NOMMAP;
         let bytes = if image.is_empty() {
             let flags = flags - Flags::MUTEX_LOCKING;
-            new_file(self.wanted_hash_size()?, flags | Flags::INCOMPATIBLE_HASH)?
+            let mut new = Vec::new();
+            write_new(
+                &mut new,
+                self.wanted_hash_size()?,
+                flags | Flags::INCOMPATIBLE_HASH,
+            )?;
+            new
         } else {
             image
         };
@@ -196,6 +203,8 @@ impl OpenOptions {
                 path: PathBuf::new(),
                 options: self.clone(),
                 identity: None,
+                base: format.base(),
+                features: format.header.features(),
             },
         )?;
         if !self.read_only {
@@ -216,6 +225,8 @@ impl OpenOptions {
             path: PathBuf::new(),
             options: self.clone(),
             identity: None,
+            base: format.base(),
+            features: format.header.features(),
         };
         let locks = |hash_size| Ok(Locks::new(None, None, hash_size));
         let db = self.assemble(Bytes::Other(backend), &format, flags, locks, opened)?;
@@ -385,8 +396,8 @@ fn suggested_hash(flags: Flags) -> HashKind {
     }
 }
 
-/// The bytes of a new, empty database.
-fn new_file(hash_size: u32, flags: Flags) -> Result<Vec<u8>, OpenError> {
+/// Writes a new, empty database. With mutexes it has megabytes, so it is never whole in memory.
+fn write_new(out: &mut impl Write, hash_size: u32, flags: Flags) -> Result<(), OpenError> {
     let convert = flags.contains(Flags::CONVERT);
     let order = if convert {
         ByteOrder::NATIVE.other()
@@ -403,16 +414,23 @@ fn new_file(hash_size: u32, flags: Flags) -> Result<Vec<u8>, OpenError> {
         .map_err(|_| OpenError::Invalid("hash size is too large for mutexes"))?;
     let header = FileHeader::new(hash_size, suggested_hash(flags), order, mutex_size);
     let header = header.encode(order);
-    let mut file = Vec::with_capacity(mutex_size as usize + data_start(hash_size) as usize);
-    if mutexes {
-        // The first header is read at open only. Behind the mutexes follows the one that changes.
-        file.extend_from_slice(&header);
-        mutex::append_unlocked(&mut file, hash_size)?;
-    }
-    let start = file.len();
-    file.extend_from_slice(&header);
-    file.resize(start + data_start(hash_size) as usize, 0);
-    Ok(file)
+    let mut write = || {
+        if mutexes {
+            // This header is read at open only. Behind the mutexes follows the one that changes.
+            out.write_all(&header)?;
+            mutex::write_unlocked(out, hash_size)?;
+        }
+        out.write_all(&header)?;
+        mutex::write_zeros(out, data_start(hash_size) as usize - header.len())
+    };
+    write().map_err(OpenError::io("creating the database"))
+}
+
+/// A writer for a part of a file that begins at `start`.
+fn writer_at(mut file: &File, start: u64) -> io::Result<BufWriter<&File>> {
+    const BUFFER: usize = 64 * 1024;
+    file.seek(SeekFrom::Start(start))?;
+    Ok(BufWriter::with_capacity(BUFFER, file))
 }
 
 /// One opening of a file.
@@ -458,16 +476,20 @@ impl Opening<'_> {
         let format = self.read_format(file)?;
         let mutexes = format.has_mutexes() && kernel.is_some();
         if mutexes && first && !created {
-            let mut area = Vec::new();
-            mutex::append_unlocked(&mut area, format.header.hash_size)?;
-            file.write_all_at(&area, HEADER_SIZE.into())
-                .map_err(OpenError::io("pwrite"))?;
+            let write = || {
+                let mut out = writer_at(file, HEADER_SIZE.into())?;
+                mutex::write_unlocked(&mut out, format.header.hash_size)?;
+                out.flush()
+            };
+            write().map_err(OpenError::io("pwrite"))?;
         }
         let metadata = file.metadata().map_err(OpenError::io("fstat"))?;
         let opened = Opened {
             path: self.path.to_owned(),
             options: self.options.clone(),
             identity: Some((metadata.dev(), metadata.ino())),
+            base: format.base(),
+            features: format.header.features(),
         };
         let backend = self.backend(file, &format)?;
         let new_locks = |hash_size| -> Result<Locks, OpenError> {
@@ -509,18 +531,24 @@ impl Opening<'_> {
         if !wanted {
             return Ok(false);
         }
-        let content = new_file(self.options.wanted_hash_size()?, self.flags)?;
+        let hash_size = self.options.wanted_hash_size()?;
         locks.lock_range(Range::DATA, Rw::Write, Wait::Block)?;
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.write_all_at(&content, 0));
+        let written = self.replace_content(file, hash_size);
         if written.is_err() {
             // What was written in part must not be taken for a damaged database later.
             let _ = file.set_len(0);
         }
         locks.unlock_range(Range::DATA);
-        written.map_err(OpenError::io("creating the database"))?;
+        written?;
         Ok(true)
+    }
+
+    fn replace_content(&self, file: &File, hash_size: u32) -> Result<(), OpenError> {
+        let failed = |error| OpenError::io("creating the database")(error);
+        file.set_len(0).map_err(failed)?;
+        let mut out = writer_at(file, 0).map_err(failed)?;
+        write_new(&mut out, hash_size, self.flags)?;
+        out.flush().map_err(failed)
     }
 
     fn read_format(&self, file: &File) -> Result<Format, OpenError> {
@@ -584,13 +612,13 @@ impl Opening<'_> {
 
 /// Gives a sparse file all its blocks, so that no write into the mapping can find the disk full.
 /// False if the disk is full.
-fn fill_holes(file: &File) -> std::io::Result<bool> {
+fn fill_holes(file: &File) -> io::Result<bool> {
     const BLOCK: u64 = 512;
     let metadata = file.metadata()?;
     if metadata.blocks().saturating_mul(BLOCK) >= metadata.len() {
         return Ok(true);
     }
-    let len = i64::try_from(metadata.len()).map_err(std::io::Error::other)?;
+    let len = i64::try_from(metadata.len()).map_err(io::Error::other)?;
     // File systems that compress look sparse and cannot allocate ahead: they are mapped as is.
     Ok(posix_fallocate(file, 0, len) != Err(Errno::ENOSPC))
 }

@@ -188,7 +188,7 @@ impl Db {
     }
 
     /// Fills new room and makes it the head of its chain, which is the moment it exists.
-    fn link(
+    pub(crate) fn link(
         &self,
         key: &[u8],
         hash: u32,

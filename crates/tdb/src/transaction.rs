@@ -42,6 +42,13 @@ impl Transaction {
     }
 }
 
+/// What would be good to do after a commit.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum After {
+    Nothing,
+    Repack,
+}
+
 /// The recovery area that a commit uses.
 #[derive(Clone, Copy, Debug)]
 struct Area {
@@ -102,22 +109,45 @@ impl Db {
     }
 
     /// Makes the changes of the transaction permanent. On an error the transaction is cancelled.
+    ///
+    /// If the file grew although there is free space, in too many pieces, it is repacked then,
+    /// unless somebody else is at work in it already.
     pub fn transaction_commit(&self) -> Result<()> {
+        if self.commit()? == After::Repack
+            && let Err(error) = self.try_repack()
+        {
+            // The commit is done: this is only for the next ones.
+            let path = self.path().display();
+            tracing::warn!(%path, %error, "cannot repack after a transaction");
+        }
+        Ok(())
+    }
+
+    /// The commit alone.
+    pub(crate) fn commit(&self) -> Result<After> {
         let transaction = self.current()?;
         if let Some(nested) = transaction.nested.checked_sub(1) {
             self.transaction.set(Some(Transaction {
                 nested,
                 ..transaction
             }));
-            return Ok(());
+            return Ok(After::Nothing);
         }
         if transaction.prepared.is_none() {
             self.transaction_prepare()?;
         }
         let prepared = self.current()?.prepared;
+        let grew = self.overlay(|overlay| overlay.size() > overlay.old_size());
         let result = prepared.map_or(Ok(()), |area| self.write_back(area));
+        let fragmented = grew && transaction.locked && self.is_fragmented().unwrap_or(false);
         self.finish_transaction();
-        result
+        result.map(|()| {
+            if fragmented {
+                After::Repack
+            } else {
+                After::Nothing
+            }
+        })
     }
 
     /// Forgets the changes. Cancelling a nested transaction dooms the outer one too.

@@ -103,6 +103,11 @@ impl Db {
     /// Copies the live records of a chain.
     fn copy_chain(&self, chain: u32, wait: Wait, copy: &mut Copy) -> Result<()> {
         copy.clear();
+        self.add_chain(chain, wait, copy)
+    }
+
+    /// Adds the live records of a chain to a copy of others.
+    pub(crate) fn add_chain(&self, chain: u32, wait: Wait, copy: &mut Copy) -> Result<()> {
         if self.chain_is_empty(chain)? {
             return Ok(());
         }
@@ -121,9 +126,9 @@ impl Db {
     }
 }
 
-/// Records of one chain.
+/// Records of one or more chains.
 #[derive(Default)]
-struct Copy {
+pub(crate) struct Copy {
     /// Key and data of each record, one behind the other.
     bytes: Vec<u8>,
     /// Lengths of key and data.
@@ -136,13 +141,21 @@ impl Copy {
         self.records.clear();
     }
 
-    /// Shows the records until `visit` breaks off. Returns how many were shown.
-    fn show(&self, visit: &mut Visit<'_>) -> (u64, ControlFlow<()>) {
-        let (mut rest, mut count) = (&self.bytes[..], 0);
-        for &(key_len, data_len) in &self.records {
+    /// Keys and data.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut rest = &self.bytes[..];
+        self.records.iter().map(move |&(key_len, data_len)| {
             let (key, tail) = rest.split_at(key_len);
             let (data, tail) = tail.split_at(data_len);
             rest = tail;
+            (key, data)
+        })
+    }
+
+    /// Shows the records until `visit` breaks off. Returns how many were shown.
+    fn show(&self, visit: &mut Visit<'_>) -> (u64, ControlFlow<()>) {
+        let mut count = 0;
+        for (key, data) in self.iter() {
             count += 1;
             if visit(key, data).is_break() {
                 return (count, ControlFlow::Break(()));

@@ -19,6 +19,7 @@ enum Op {
     Append(u8, usize),
     Delete(u8),
     Wipe,
+    Repack,
     TransactionStart,
     TransactionCommit,
     TransactionCancel,
@@ -46,6 +47,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (key.clone(), len).prop_map(|(k, l)| Op::Append(k, l)),
         15 => key.prop_map(Op::Delete),
         1 => Just(Op::Wipe),
+        1 => Just(Op::Repack),
         3 => Just(Op::TransactionStart),
         2 => Just(Op::TransactionCommit),
         1 => Just(Op::TransactionCancel),
@@ -97,6 +99,12 @@ impl Pair {
             Op::Wipe => {
                 self.db.wipe_all().unwrap();
                 self.model.clear();
+            }
+            Op::Repack => {
+                self.db.repack().unwrap();
+                if self.before.is_none() {
+                    assert!(self.db.freelist_size().unwrap() <= 3);
+                }
             }
             Op::TransactionStart if self.before.is_none() => {
                 self.db.transaction_start().unwrap();

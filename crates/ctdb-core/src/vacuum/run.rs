@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::{DbId, Dest, Opcode, Pnn, RecBuffer, RecordHeader, ReplyControl, ReqId, Wire};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{BATCH, PAUSE, VacuumOutcome, VacuumWork, reply};
 use crate::cluster::Cluster;
@@ -434,14 +434,13 @@ impl Migrator {
         }
     }
 
-    /// Step 5: lets the file shrink if it has many holes.
+    /// Step 5: has the free space of the file joined if it is in many pieces.
     fn repack(&mut self, db: DbId, cluster: &mut Cluster) {
         let min_free = cluster.tunables.get(Tunable::RepackLimit);
         if min_free == 0 {
             return;
         }
         let ticket = cluster.ticket();
-        info!(%db, min_free, "repacking if there are so many holes");
         self.vacuum.repacks.insert(ticket);
         cluster.effect(Effect::Db {
             ticket,

@@ -1,14 +1,14 @@
 //! Work on databases that are not frozen, done by threads with handles of their own.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ctdb_core::persistent::merge_update;
 use ctdb_core::{DbAnswer, DbFailure, Record, Ticket};
 use ctdb_proto::{Pnn, RecBuffer, RecordHeader, RecordRef, VnnMap, Wire};
-use tdb::{Db, StoreMode};
+use tdb::Db;
 
 use super::DbFile;
 use super::batch::{self, Selection};
@@ -112,33 +112,40 @@ fn update_record(
     batch::store(db, me, record.key, header, &data, volatile).map_err(text)
 }
 
-/// Rewrites a file that has at least `min_free` holes, in one transaction, without them
-/// (tdb.md 7.9).
+/// Attempts to find nobody at work in a database, in the time that a run of vacuuming may take.
+const REPACK_ATTEMPTS: u32 = 20;
+
+/// Pause between two of them.
+const REPACK_PAUSE: Duration = Duration::from_millis(5);
+
+/// Joins the free space of a file if it is in at least `min_free` pieces (data-plane.md 8.3, step
+/// 5). Waits for nobody: a database that stays busy is left to the next run.
 pub(crate) fn repack(file: &DbFile, min_free: u32) -> Result<DbAnswer, DbFailure> {
     let db = file.open()?;
-    let done = match db.free_records() {
-        Ok(holes) if holes < min_free => Ok(()),
-        Ok(holes) => {
-            tracing::info!("Repacking {} with {holes} freelist entries", file.name);
-            in_transaction(&db, |db| rewrite(db).map_err(|error| error.to_string()))
-        }
-        Err(error) => Err(error.to_string()),
-    };
+    let done = repack_if_idle(&db, &file.name, min_free);
     file.close(db);
-    done.map(|()| DbAnswer::Done)
+    done.map(|_| DbAnswer::Done)
         .map_err(|error| file.failure(&error))
 }
 
-fn rewrite(db: &Db) -> tdb::Result<()> {
-    let mut records = Vec::new();
-    db.traverse_read(&mut |key, value| {
-        records.push((key.to_vec(), value.to_vec()));
-        ControlFlow::Continue(())
-    })?;
-    db.wipe_all()?;
-    records
-        .iter()
-        .try_for_each(|(key, value)| db.store(key, value, StoreMode::Insert))
+/// Returns whether it was repacked.
+fn repack_if_idle(db: &Db, name: &str, min_free: u32) -> tdb::Result<bool> {
+    for attempt in 0..REPACK_ATTEMPTS {
+        if attempt > 0 {
+            std::thread::sleep(REPACK_PAUSE);
+        }
+        let Some(pieces) = db.try_freelist_size()? else {
+            continue;
+        };
+        if pieces < u64::from(min_free) {
+            return Ok(false);
+        }
+        if db.try_repack()? {
+            tracing::info!("Repacking {name} with {pieces} freelist entries");
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Runs `work` in a transaction, which is cancelled if it fails.
@@ -158,7 +165,7 @@ fn in_transaction(db: &Db, work: impl FnOnce(&Db) -> Result<(), String>) -> Resu
 #[cfg(test)]
 mod tests {
     use ctdb_proto::{DbFlags, Generation, RecordFlags, ReqId, Rsn};
-    use tdb::OpenOptions;
+    use tdb::{OpenOptions, StoreMode};
 
     use super::super::{open_flags, path_in};
     use super::*;
@@ -212,25 +219,30 @@ mod tests {
     }
 
     #[test]
-    fn repacking_leaves_the_records_and_no_holes() {
+    fn a_file_is_repacked_when_it_has_many_holes_and_nobody_is_there() {
         let dir = tempfile::tempdir().unwrap();
         let file = persistent(&dir);
         let db = file.open().unwrap();
-        for number in 0..50_u8 {
-            db.store(&[number], &[number; 100], StoreMode::Replace)
-                .unwrap();
+        let key = |n: u32| format!("key {n}").into_bytes();
+        for n in 0..200 {
+            db.store(&key(n), &[7; 40], StoreMode::Insert).unwrap();
         }
-        for number in (0..50).step_by(2) {
-            db.delete(&[number]).unwrap();
+        for n in (0..200).step_by(2) {
+            assert!(db.delete(&key(n)).unwrap());
         }
-        let holes = db.free_records().unwrap();
-        assert!(holes > 10, "{holes}");
-        assert_eq!(repack(&file, holes + 1), Ok(DbAnswer::Done));
-        assert_eq!(db.free_records().unwrap(), holes);
-        assert_eq!(repack(&file, holes), Ok(DbAnswer::Done));
-        assert_eq!(db.free_records().unwrap(), 1);
-        assert_eq!(db.count_records().unwrap(), 25);
-        assert_eq!(db.fetch(&[7]).unwrap().unwrap(), [7; 100]);
+        let pieces = db.freelist_size().unwrap();
+        assert!(pieces >= 50, "{pieces}");
+        let enough = u32::try_from(pieces).unwrap();
+        assert_eq!(repack(&file, enough + 1), Ok(DbAnswer::Done));
+        assert_eq!(db.freelist_size().unwrap(), pieces, "too few to repack");
+        let busy = db.chainlock(b"any").unwrap();
+        assert_eq!(repack(&file, enough), Ok(DbAnswer::Done));
+        drop(busy);
+        assert_eq!(db.freelist_size().unwrap(), pieces, "somebody was there");
+        assert_eq!(repack(&file, enough), Ok(DbAnswer::Done));
+        assert!(db.freelist_size().unwrap() <= 3);
+        assert_eq!(db.count_records().unwrap(), 100);
+        db.check().unwrap();
     }
 
     #[test]

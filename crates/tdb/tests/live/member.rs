@@ -88,6 +88,7 @@ struct Member {
     ledger: Ledger,
     random: fastrand::Rng,
     next: u32,
+    repacks: u32,
 }
 
 /// Runs a member as the arguments behind `member` say: path, flags, ledger, id, milliseconds, and
@@ -105,6 +106,7 @@ pub fn main(args: &[String]) {
         ledger: Ledger(File::options().read(true).write(true).open(ledger).unwrap()),
         random: fastrand::Rng::with_seed(id.into()),
         next: 0,
+        repacks: 0,
     };
     let end = Instant::now() + Duration::from_millis(milliseconds.parse().unwrap());
     while Instant::now() < end {
@@ -115,6 +117,10 @@ pub fn main(args: &[String]) {
                 _ => member.change_own(),
             }
         }
+        if member.random.u32(0..40) == 0 {
+            member.db.repack().unwrap();
+            member.repacks += 1;
+        }
         if member.random.u32(0..20) == 0 {
             member
                 .db
@@ -122,6 +128,7 @@ pub fn main(args: &[String]) {
                 .unwrap();
         }
     }
+    assert!(member.repacks > 0, "a story without a repack");
 }
 
 impl Member {

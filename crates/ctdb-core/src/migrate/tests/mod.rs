@@ -6,4 +6,5 @@ mod fixture;
 mod net;
 mod readonly;
 mod traces;
+mod vacuum;
 mod world;

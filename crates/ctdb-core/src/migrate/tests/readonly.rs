@@ -3,10 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ctdb_proto::{Body, CallFlags, CallId, DbFlags, RecordFlags, ReplyCall, ReplyControl, ReqCall};
+use ctdb_proto::{
+    Body, CallFlags, CallId, ClientId, DbFlags, Generation, RecBuffer, RecordFlags, RecordHeader,
+    ReplyCall, ReplyControl, ReqCall, ReqId,
+};
 
-use super::fixture::{DB, Fixture, call, copy_call, from, header};
+use super::fixture::{DB, Fixture, GENERATION, call, copy_call, from, header, pnn};
 use crate::outstanding::Asker;
+use crate::waiting::Caller;
 
 const NONE: RecordFlags = RecordFlags::empty();
 const DELEGATED: RecordFlags = RecordFlags::RO_HAVE_DELEGATIONS;
@@ -23,7 +27,7 @@ fn wants_copy(key: &Bytes) -> Body {
 
 /// The answer of a node that was asked to give its copy back.
 fn revoked(node: &mut Fixture, reqid: u32, reply: Option<ReplyControl>) -> Vec<String> {
-    let Some(Asker::Records(ticket)) = node.cluster.answered(ctdb_proto::ReqId(reqid)) else {
+    let Some(Asker::Records(ticket)) = node.cluster.answered(ReqId(reqid)) else {
         panic!("no control with reqid {reqid}")
     };
     node.migrator
@@ -236,6 +240,28 @@ fn a_recovery_ends_all_revokes() {
 }
 
 #[test]
+fn a_late_answer_does_not_end_the_next_revoke() {
+    let mut node = node(0);
+    let key = node.key(0);
+    for reqid in [FIRST, FIRST + 1] {
+        node.put(&key, header(18, 0, NONE), b"data");
+        node.peer_says(from(1, 4, wants_copy(&key)));
+        let said = node.client_says(7, reqid, call(&key, CallId::NULL));
+        assert_eq!(said, [format!("1 UPDATE_RECORD #{reqid}")]);
+        if reqid == FIRST {
+            node.put(&key, header(30, 0, NONE), b"data");
+            node.migrator.push_confirmed(DB, &mut node.cluster);
+            assert_eq!(node.run().len(), 1);
+        }
+    }
+    let done = || Some(ReplyControl::status(0));
+    assert!(revoked(&mut node, FIRST, done()).is_empty());
+    assert_eq!(node.record(&key), "21@0 5000000 data");
+    assert_eq!(revoked(&mut node, FIRST + 1, done()).len(), 1);
+    assert_eq!(node.record(&key), "24@0 10000 data");
+}
+
+#[test]
 fn the_lmaster_passes_a_readers_call_on_as_it_is() {
     let mut node = node(0);
     let key = node.key(0);
@@ -256,4 +282,55 @@ fn a_copy_is_never_delegated_to_the_owner_itself() {
     let said = node.peer_says(from(0, 4, Body::ReqCall(asked)));
     assert_eq!(said, ["self REPLY_CALL 0 18@0 0 data #4"]);
     assert_eq!(node.record(&key), "19@0 0 data");
+}
+
+/// `UPDATE_RECORD` from node 1, and the status of its answer.
+fn update(node: &mut Fixture, key: &Bytes, new: RecordHeader, old: bool) -> String {
+    let mut records = RecBuffer::builder(DB);
+    records.push_record(ReqId(0), key, &new, b"data");
+    let generation = if old { Generation(4) } else { GENERATION };
+    let caller = Caller {
+        node: pnn(1),
+        reqid: ReqId(77),
+        client: ClientId::NONE,
+        wants_reply: true,
+        generation,
+    };
+    node.migrator
+        .update_records(caller, &records.finish(), &mut node.cluster);
+    let [said] = &node.run()[..] else {
+        panic!("one answer")
+    };
+    said.clone()
+}
+
+#[test]
+fn a_copy_is_taken_back_by_its_owner_only_and_in_its_time() {
+    let (done, refused) = ("1 REPLY_CONTROL 0 #77", "1 REPLY_CONTROL 1 #77");
+    let revoked = header(20, 1, RecordFlags::MIGRATED_WITH_DATA);
+    // (the record here, before a recovery, the answer, the record afterwards)
+    let cases = [
+        (header(19, 1, COPY), false, done, "20@1 10000 data"),
+        (header(19, 1, COPY), true, refused, "19@1 2000000 data"),
+        (header(7, 0, NONE), false, done, "7@0 0 data"),
+        (header(7, 0, NONE), true, refused, "7@0 0 data"),
+        (header(21, 1, NONE), false, done, "21@1 0 data"),
+    ];
+    for (here, old, answer, after) in cases {
+        let mut node = node(0);
+        let key = node.key(1);
+        node.put(&key, here, b"data");
+        assert_eq!(update(&mut node, &key, revoked, old), answer);
+        assert_eq!(node.record(&key), after);
+    }
+    let mut node = node(0);
+    let key = node.key(1);
+    assert_eq!(update(&mut node, &key, revoked, false), done);
+    assert_eq!(
+        node.record(&key),
+        "-",
+        "what is not here need not be revoked"
+    );
+    node.put(&key, header(21, 1, NONE), b"newer");
+    assert_eq!(update(&mut node, &key, revoked, false), refused);
 }
