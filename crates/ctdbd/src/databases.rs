@@ -87,9 +87,11 @@ impl Databases {
         let Some(database) = self.open.get_mut(&wait.db) else {
             return;
         };
-        let Some(jobs) = database.waits.end(wait) else {
+        let Some((jobs, since)) = database.waits.end(wait) else {
             return;
         };
+        let waited = now.saturating_duration_since(since);
+        node.lock_wait_ended(wait.db, waited, result.is_ok());
         match result {
             Ok(held) => do_waiting_jobs(node, database, jobs, &mut self.value, held, now),
             Err(failure) => {
@@ -101,12 +103,15 @@ impl Databases {
         self.begin_waits(node, wait.db);
     }
 
-    fn begin_waits(&mut self, node: &Node, db: DbId) {
+    fn begin_waits(&mut self, node: &mut Node, db: DbId) {
         if let Some(database) = self.open.get_mut(&db) {
             let limit = node.tunables().get(ctdb_conf::Tunable::LockProcessesPerDB) as usize;
-            database
+            let begun = database
                 .waits
                 .begin(limit, &database.file, &self.threads, &self.lanes);
+            for _ in 0..begun {
+                node.lock_wait_began(db);
+            }
         }
     }
 
