@@ -31,15 +31,19 @@ struct FreezeAll {
     failed: bool,
 }
 
-impl Freezes {
+impl Cluster {
     /// Whether no record can be reached. False without databases.
-    pub(crate) fn everything_is_frozen(&self, cluster: &Cluster) -> bool {
-        !cluster.databases.is_empty() && cluster.databases.values().all(|db| db.is_frozen())
+    pub(crate) fn everything_is_frozen(&self) -> bool {
+        !self.databases.is_empty()
+            && self
+                .databases
+                .values()
+                .all(super::database::Database::is_frozen)
     }
 }
 
 impl Node {
-    /// DB_FREEZE: answers once the lock over all records is held.
+    /// `DB_FREEZE`: answers once the lock over all records is held.
     pub(crate) fn freeze_one(&mut self, db: DbId, caller: Caller, now: Instant) {
         let Some(database) = self.cluster.databases.get(&db) else {
             return self.answer_status(caller, -1);
@@ -145,7 +149,7 @@ impl Node {
         }
     }
 
-    /// DB_THAW: records can be reached again; calls that were under way start anew.
+    /// `DB_THAW`: records can be reached again; calls that were under way start anew.
     pub(crate) fn thaw(&mut self, db: DbId, now: Instant) {
         let Some(database) = self.cluster.databases.get_mut(&db) else {
             return;
@@ -164,8 +168,7 @@ impl Node {
         database.invalid_records = false;
         database.push = None;
         let ticket = self.cluster.ticket();
-        self.waiting
-            .insert(ticket, Waiting::Background { what: "thaw" });
+        self.waiting.insert(ticket, Waiting::Background);
         self.cluster.effect(Effect::Db {
             ticket,
             db,
@@ -181,7 +184,7 @@ impl Node {
         self.migrator.thawed(db, &mut self.cluster, now);
     }
 
-    /// Part of SET_RECMODE NORMAL when everything was frozen through FREEZE.
+    /// Part of `SET_RECMODE` NORMAL when everything was frozen through FREEZE.
     pub(crate) fn thaw_all_if_frozen(&mut self, now: Instant) {
         if !std::mem::take(&mut self.freezes.frozen_all) {
             return;

@@ -63,18 +63,17 @@ pub(crate) enum Waiting {
     },
     Pull {
         caller: Caller,
-        db: DbId,
         srvid: Srvid,
     },
     PushConfirm {
         caller: Caller,
         db: DbId,
     },
-    /// GET_DB_SEQNUM: the answer is a number.
+    /// `GET_DB_SEQNUM`: the answer is a number.
     Seqnum {
         caller: Caller,
     },
-    /// UPDATE_RECORD: the answer is 0 or 1.
+    /// `UPDATE_RECORD`: the answer is 0 or 1.
     Update {
         caller: Caller,
         started: Instant,
@@ -98,13 +97,11 @@ pub(crate) enum Waiting {
         db: DbId,
     },
     /// The result interests nobody; failures are logged.
-    Background {
-        what: &'static str,
-    },
+    Background,
     SetRecmode {
         caller: Caller,
     },
-    /// START_RECOVERY: which cluster lock the leader has.
+    /// `START_RECOVERY`: which cluster lock the leader has.
     LeadersLock {
         caller: Caller,
     },

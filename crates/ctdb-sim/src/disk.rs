@@ -189,7 +189,7 @@ impl Database {
     }
 
     fn push(&mut self, me: Pnn, records: Bytes, map: Option<&VnnMap>) -> Result<(), DbFailure> {
-        for (key, mut record) in records_of(records)? {
+        for (key, mut record) in records_of(&records)? {
             record.header.flags.remove(RecordFlags::RO_FLAGS);
             if let Some(map) = map {
                 let lmaster = map.lmaster(&key).unwrap_or(me);
@@ -203,7 +203,7 @@ impl Database {
 
     fn update(&mut self, records: Bytes) -> Result<(), DbFailure> {
         let mut after = self.records.clone();
-        for (key, record) in records_of(records)? {
+        for (key, record) in records_of(&records)? {
             let merged = merge_update(after.get(&key), &record, false)
                 .map_err(|refused| DbFailure(refused.to_string()))?;
             if let Some(merged) = merged {
@@ -257,7 +257,7 @@ impl Database {
     }
 }
 
-fn records_of(buffer: Bytes) -> Result<Vec<(Bytes, Record)>, DbFailure> {
+fn records_of(buffer: &Bytes) -> Result<Vec<(Bytes, Record)>, DbFailure> {
     let bad = |error: ctdb_proto::DecodeError| DbFailure(error.to_string());
     let buffer = RecBuffer::decode(&mut buffer.clone()).map_err(bad)?;
     let record = |r: ctdb_proto::RecordRef<'_>| {

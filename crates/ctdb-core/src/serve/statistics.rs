@@ -69,7 +69,7 @@ impl Node {
     fn statistics(&self, now: Instant) -> Statistics {
         let mut statistics = self.cluster.statistics;
         statistics.num_clients = u32::try_from(self.clients.count()).unwrap_or(u32::MAX);
-        statistics.frozen = self.freezes.everything_is_frozen(&self.cluster).into();
+        statistics.frozen = self.cluster.everything_is_frozen().into();
         statistics.recovering = u32::from(self.cluster.rec_mode == RecMode::Active);
         statistics.statistics_current_time = Times::to_wire(self.times.wall(now));
         statistics
