@@ -1,5 +1,7 @@
 //! Who waits for a piece of work that the shell does.
 
+use std::time::Instant;
+
 use ctdb_proto::{
     ClientId, ControlFlags, DbFlags, DbId, Generation, Header, Pnn, ReqControl, ReqId, Srvid,
 };
@@ -43,6 +45,7 @@ pub(crate) enum Waiting {
     },
     Freeze {
         db: DbId,
+        since: Instant,
     },
     /// The answer decides the status: 0 or -1, and nothing else happens.
     Status {
@@ -74,7 +77,7 @@ pub(crate) enum Waiting {
     /// UPDATE_RECORD: the answer is 0 or 1.
     Update {
         caller: Caller,
-        started: std::time::Instant,
+        started: Instant,
     },
     /// One node's share of a traverse.
     Traverse {

@@ -183,11 +183,11 @@ impl Node {
         self.release_held_for(db, now);
     }
 
-    pub(super) fn start_attach_done(&mut self, answer: Result<DbAnswer, DbFailure>) {
+    pub(super) fn start_attach_done(&mut self, answer: Result<DbAnswer, DbFailure>, now: Instant) {
         if let Ok(DbAnswer::Attached { name, .. }) = &answer {
             let (name, db) = (name.clone(), DbId::of_name(name));
             self.add_database(db, name, DbFlags::PERSISTENT, answer);
-            self.start_freeze(db);
+            self.start_freeze(db, now);
         } else {
             error!("Failed to attach to persistent database");
         }

@@ -116,7 +116,7 @@ impl Node {
             error!("{failure}");
         }
         match waiting {
-            Waiting::StartAttach => self.start_attach_done(answer),
+            Waiting::StartAttach => self.start_attach_done(answer, now),
             Waiting::Attach {
                 callers,
                 db,
@@ -125,7 +125,11 @@ impl Node {
             } => {
                 self.attach_done(&callers, db, name, flags, answer, now);
             }
-            Waiting::Freeze { db } => self.freeze_done(db, answer.is_ok(), now),
+            Waiting::Freeze { db, since } => {
+                let waited = now.saturating_duration_since(since);
+                self.lock_wait_ended(db, waited, answer.is_ok());
+                self.freeze_done(ticket, db, answer.is_ok(), now);
+            }
             Waiting::Status { caller } => self.answer_status(caller, status_of(&answer)),
             Waiting::TransactionStart {
                 caller,

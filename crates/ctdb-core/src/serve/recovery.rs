@@ -41,7 +41,7 @@ impl Node {
             Request::StartRecovery => self.start_recovery(caller, now),
             Request::EndRecovery => self.run_recovery_event(caller, false, now),
             Request::Freeze => self.freeze_all(Some(caller), now),
-            Request::DbFreeze(db) => self.freeze_one(db, caller),
+            Request::DbFreeze(db) => self.freeze_one(db, caller, now),
             Request::DbThaw(db) => {
                 let known = self.cluster.databases.contains_key(&db);
                 self.thaw(db, now);
@@ -66,10 +66,10 @@ impl Node {
 
     fn set_recmode(&mut self, caller: Caller, mode: RecMode, now: Instant) {
         if mode == self.cluster.rec_mode {
-            info!("Recovery mode already set to {mode}");
+            info!("Recovery mode already set to {}", mode_name(mode));
             return self.answer_status(caller, 0);
         }
-        warn!("Recovery mode set to {mode}");
+        warn!("Recovery mode set to {}", mode_name(mode));
         if mode == RecMode::Active {
             self.cluster.rec_mode = mode;
             self.answer_status(caller, 0);
@@ -419,5 +419,13 @@ impl Node {
         error!("{reason}");
         self.answer_status(caller, -1);
         self.shut_down(1, reason, now);
+    }
+}
+
+/// The mode as log lines name it; the tool shows ACTIVE as RECOVERY.
+fn mode_name(mode: RecMode) -> &'static str {
+    match mode {
+        RecMode::Normal => "NORMAL",
+        RecMode::Active => "ACTIVE",
     }
 }
