@@ -146,7 +146,7 @@ impl Node {
                 self.transaction_committed(caller, db, transaction, &answer);
             }
             Waiting::Pull { caller, .. } => self.answer_count(caller, &answer),
-            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, answer),
+            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, &answer),
             Waiting::Seqnum { caller } => self.answer_seqnum(caller, &answer),
             Waiting::Update { caller, started } => {
                 self.update_done(caller, now.saturating_duration_since(started), &answer);
