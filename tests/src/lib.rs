@@ -12,13 +12,15 @@ mod cluster;
 mod programs;
 mod samba;
 mod status;
+mod torture;
 
 pub use cluster::{HEALTHY_LIMIT, TestCluster};
 pub use programs::{
     daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
 };
-pub use samba::{Benchmark, Samba, run_torture};
+pub use samba::Samba;
 pub use status::Status;
+pub use torture::{Benchmark, Torture};
 
 use std::sync::OnceLock;
 use std::time::Instant;

@@ -1,12 +1,12 @@
-//! smbd on every node of a test cluster, and smbtorture against them.
+//! smbd on every node of a test cluster.
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::Duration;
 
-use ctdb_tools::local_cluster::{ClientProtocol, Cluster, CommandOutput, Smbd, run_to_end};
+use ctdb_tools::local_cluster::{ClientProtocol, Cluster, Smbd};
 
+use crate::torture::{Benchmark, Torture};
 use crate::{TestResult, need, need_root};
 
 /// The smbd of all nodes.
@@ -62,17 +62,18 @@ impl Samba {
     }
 
     /// Runs one of smbtorture's benchmarks, with one client on each of these nodes.
-    pub fn bench(&self, benchmark: &Benchmark, nodes: &[usize]) -> TestResult<CommandOutput> {
+    pub fn bench(&self, benchmark: Benchmark, nodes: &[usize]) -> TestResult<Torture> {
         let names: Vec<String> = nodes.iter().map(usize::to_string).collect();
         let unclist = self.folder.join(format!("unclist.{}", names.join("")));
         let uncs: Vec<String> = nodes.iter().map(|&pnn| self.at(pnn).unc()).collect();
         fs::write(&unclist, uncs.join("\n") + "\n")?;
         let unclist = format!("--unclist={}", unclist.display());
-        let limit = format!("--option=torture:timelimit={}", benchmark.seconds);
+        let seconds = format!("--option=torture:timelimit={}", benchmark.seconds);
         let clients = format!("--num-progs={}", nodes.len());
         let first = *nodes.first().ok_or("a benchmark needs a node")?;
-        let args = [&unclist, &limit, &clients, benchmark.name];
-        run_torture(self.at(first), ClientProtocol::Nt1, &args)
+        let args = [&unclist, &seconds, &clients, benchmark.name];
+        let limit = Duration::from_secs(benchmark.seconds.into()) + TO_CLEAN_UP;
+        Torture::run(self.at(first), ClientProtocol::Nt1, &args, limit)
     }
 
     /// Removes all files from the share, behind the back of smbd.
@@ -117,28 +118,5 @@ impl Samba {
     }
 }
 
-/// One of smbtorture's benchmarks.
-pub struct Benchmark {
-    pub name: &'static str,
-    /// How long it runs.
-    pub seconds: u32,
-}
-
-/// Runs tests of smbtorture against the share of one smbd.
-pub fn run_torture(
-    smbd: &Smbd,
-    protocol: ClientProtocol,
-    args: &[&str],
-) -> TestResult<CommandOutput> {
-    let mut command = Command::new(need("smbtorture", "samba-testsuite"));
-    command
-        .arg("-s")
-        .arg(smbd.client_conf(protocol))
-        .arg("-U%")
-        .arg(smbd.unc())
-        .args(args);
-    Ok(run_to_end(&mut command, TORTURE_LIMIT)?)
-}
-
-/// The longest of the tests takes a few seconds.
-const TORTURE_LIMIT: Duration = Duration::from_secs(60);
+/// For a benchmark to set up and to clean up.
+const TO_CLEAN_UP: Duration = Duration::from_secs(10);

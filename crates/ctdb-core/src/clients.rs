@@ -14,9 +14,9 @@ pub(crate) struct Client {
     pub(crate) pid: i32,
     srvids: Vec<Srvid>,
     tunnels: Vec<TunnelId>,
-    /// Sent to all nodes when the client goes (REGISTER_NOTIFY).
+    /// Sent to all nodes when the client goes (`REGISTER_NOTIFY`).
     notifications: Vec<(Srvid, Bytes)>,
-    /// START_PERSISTENT_UPDATE without its end: leaving like this forces a recovery.
+    /// `START_PERSISTENT_UPDATE` without its end: leaving like this forces a recovery.
     pub(crate) persistent_updates: u32,
 }
 
@@ -65,7 +65,7 @@ impl Clients {
         self.by_pid.get(&pid)?.last().copied()
     }
 
-    /// Whether some connection of the process has registered `srvid` (CHECK_PID_SRVID).
+    /// Whether some connection of the process has registered `srvid` (`CHECK_PID_SRVID`).
     pub(crate) fn pid_listens(&self, pid: i32, srvid: Srvid) -> bool {
         let ids = self.by_pid.get(&pid).into_iter().flatten();
         ids.filter_map(|id| self.by_id.get(id))
@@ -162,12 +162,13 @@ impl Clients {
     }
 
     pub(crate) fn deliver_tunnel(&self, packet: ReqTunnel, cluster: &mut Cluster) {
-        match self.tunnels.get(&packet.tunnel_id) {
-            Some(id) => cluster.send_client(*id, ReqId(0), Body::ReqTunnel(packet)),
-            None => tracing::warn!(
+        if let Some(id) = self.tunnels.get(&packet.tunnel_id) {
+            cluster.send_client(*id, ReqId(0), Body::ReqTunnel(packet));
+        } else {
+            tracing::warn!(
                 "tunnel id {:#x} not registered, dropping pkt",
                 packet.tunnel_id.get()
-            ),
+            );
         }
     }
 

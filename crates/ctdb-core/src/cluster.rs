@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) capabilities: Capabilities,
     pub(crate) tunables: Tunables,
     pub(crate) databases: BTreeMap<DbId, Database>,
-    /// Newest first: the order of GET_DBMAP.
+    /// Newest first: the order of `GET_DBMAP`.
     pub(crate) database_order: VecDeque<DbId>,
     pub(crate) statistics: Statistics,
     pub(crate) reqids: ReqIds,

@@ -16,7 +16,7 @@ pub struct NodeConfig {
     pub tunables: Tunables,
     /// [`Capabilities::DEFAULT`] without what `ctdb.conf` takes away.
     pub capabilities: Capabilities,
-    /// PERMANENTLY_DISABLED for `start as disabled`, STOPPED for `start as stopped`.
+    /// `PERMANENTLY_DISABLED` for `start as disabled`, STOPPED for `start as stopped`.
     pub start_flags: NodeFlags,
     /// The `cluster lock` option as written, compared between nodes to the letter.
     pub cluster_lock: Option<String>,
@@ -31,9 +31,9 @@ pub struct NodeConfig {
     pub fast_start: bool,
     /// Names of the databases found in the persistent directory, without the `.<pnn>`.
     pub persistent_databases: Vec<String>,
-    /// Pid that GET_PID reports.
+    /// Pid that `GET_PID` reports.
     pub pid: i32,
-    /// Level of the log at the start, as SET_DEBUG counts it.
+    /// Level of the log at the start, as `SET_DEBUG` counts it.
     pub debug_level: i32,
     /// Wall-clock time of the start: since 1970.
     pub started: Duration,

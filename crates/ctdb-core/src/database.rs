@@ -17,7 +17,7 @@ pub(crate) struct Database {
     pub(crate) path: String,
     /// TDB flags that clients open the file with (wire.md 4.6).
     pub(crate) open_flags: i32,
-    /// Set to that of the vnn map on attach, to the transaction id on DB_TRANSACTION_COMMIT, to
+    /// Set to that of the vnn map on attach, to the transaction id on `DB_TRANSACTION_COMMIT`, to
     /// INVALID when the node becomes inactive. Record packets are sent with it.
     pub(crate) generation: Generation,
     pub(crate) freeze: Freeze,
@@ -25,13 +25,13 @@ pub(crate) struct Database {
     pub(crate) invalid_records: bool,
     /// Id of the recovery transaction that is open under the freeze.
     pub(crate) transaction: Option<Generation>,
-    /// Where the records of a running push arrive (DB_PUSH_START).
+    /// Where the records of a running push arrive (`DB_PUSH_START`).
     pub(crate) push: Option<Srvid>,
     /// Why the database is unhealthy; `None` is healthy (data-plane.md 1.6).
     pub(crate) health: Option<String>,
-    /// The TRANS3_COMMIT that is running here.
+    /// The `TRANS3_COMMIT` that is running here.
     pub(crate) commit: Option<Commit>,
-    /// TDB sequence number that was last announced, if ENABLE_SEQNUM was asked for.
+    /// TDB sequence number that was last announced, if `ENABLE_SEQNUM` was asked for.
     pub(crate) file_seqnum: Option<u64>,
     pub(crate) statistics: DbStatistics,
 }
@@ -47,7 +47,7 @@ pub(crate) enum Freeze {
     Frozen,
 }
 
-/// A client's TRANS3_COMMIT on its way through the nodes (data-plane.md 7.1).
+/// A client's `TRANS3_COMMIT` on its way through the nodes (data-plane.md 7.1).
 #[derive(Debug)]
 pub(crate) struct Commit {
     pub(crate) caller: Caller,

@@ -99,7 +99,7 @@ pub enum DbOp {
     },
     /// Ends a push. Answer: [`DbAnswer::Count`] of the records stored since the last one.
     PushConfirm,
-    /// UPDATE_RECORD (data-plane.md 7.3): all records of the buffer in one transaction of its
+    /// `UPDATE_RECORD` (data-plane.md 7.3): all records of the buffer in one transaction of its
     /// own, decided by [`crate::persistent::merge_update`]. Answer: [`DbAnswer::Done`].
     Update { records: Bytes },
     /// Read every record without the freeze (data-plane.md 9.2): only those with this dmaster if

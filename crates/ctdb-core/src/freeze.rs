@@ -10,7 +10,7 @@ use ctdb_proto::DbId;
 
 use crate::cluster::Cluster;
 use crate::database::Freeze;
-use crate::effect::{DbOp, Effect};
+use crate::effect::{DbOp, Effect, Ticket};
 use crate::node::Node;
 use crate::waiting::{Caller, Waiting};
 
@@ -31,16 +31,20 @@ struct FreezeAll {
     failed: bool,
 }
 
-impl Freezes {
+impl Cluster {
     /// Whether no record can be reached. False without databases.
-    pub(crate) fn everything_is_frozen(&self, cluster: &Cluster) -> bool {
-        !cluster.databases.is_empty() && cluster.databases.values().all(|db| db.is_frozen())
+    pub(crate) fn everything_is_frozen(&self) -> bool {
+        !self.databases.is_empty()
+            && self
+                .databases
+                .values()
+                .all(super::database::Database::is_frozen)
     }
 }
 
 impl Node {
-    /// DB_FREEZE: answers once the lock over all records is held.
-    pub(crate) fn freeze_one(&mut self, db: DbId, caller: Caller) {
+    /// `DB_FREEZE`: answers once the lock over all records is held.
+    pub(crate) fn freeze_one(&mut self, db: DbId, caller: Caller, now: Instant) {
         let Some(database) = self.cluster.databases.get(&db) else {
             return self.answer_status(caller, -1);
         };
@@ -48,12 +52,12 @@ impl Node {
             return self.answer_status(caller, 0);
         }
         self.freezes.waiters.entry(db).or_default().push(caller);
-        self.start_freeze(db);
+        self.start_freeze(db, now);
     }
 
     /// FREEZE: everything, because the node became inactive or somebody asked for it. The volatile
     /// records must not enter the next recovery.
-    pub(crate) fn freeze_all(&mut self, caller: Option<Caller>, _now: Instant) {
+    pub(crate) fn freeze_all(&mut self, caller: Option<Caller>, now: Instant) {
         tracing::error!(
             "{}",
             if self.freezes.frozen_all {
@@ -73,7 +77,7 @@ impl Node {
             }
         }
         for db in &missing {
-            self.start_freeze(*db);
+            self.start_freeze(*db, now);
         }
         self.freezes.everything.push(FreezeAll {
             caller,
@@ -83,7 +87,7 @@ impl Node {
         self.finish_freezes_of_everything();
     }
 
-    pub(crate) fn start_freeze(&mut self, db: DbId) {
+    pub(crate) fn start_freeze(&mut self, db: DbId, now: Instant) {
         let Some(database) = self.cluster.databases.get(&db) else {
             return;
         };
@@ -96,7 +100,9 @@ impl Node {
             database.freeze = Freeze::Pending { ticket };
         }
         self.migrator.freezing(db);
-        self.waiting.insert(ticket, Waiting::Freeze { db });
+        self.lock_wait_began(db);
+        self.waiting
+            .insert(ticket, Waiting::Freeze { db, since: now });
         self.cluster.effect(Effect::Db {
             ticket,
             db,
@@ -105,8 +111,11 @@ impl Node {
     }
 
     /// The lock is held, or will not be.
-    pub(crate) fn freeze_done(&mut self, db: DbId, held: bool, now: Instant) {
+    pub(crate) fn freeze_done(&mut self, ticket: Ticket, db: DbId, held: bool, now: Instant) {
         if let Some(database) = self.cluster.databases.get_mut(&db) {
+            if database.freeze != (Freeze::Pending { ticket }) {
+                return; // Of a freeze that was thawed before it was held.
+            }
             database.freeze = if held { Freeze::Frozen } else { Freeze::None };
             if held {
                 tracing::error!("Freeze db: {} frozen", database.name);
@@ -140,7 +149,7 @@ impl Node {
         }
     }
 
-    /// DB_THAW: records can be reached again; calls that were under way start anew.
+    /// `DB_THAW`: records can be reached again; calls that were under way start anew.
     pub(crate) fn thaw(&mut self, db: DbId, now: Instant) {
         let Some(database) = self.cluster.databases.get_mut(&db) else {
             return;
@@ -159,8 +168,7 @@ impl Node {
         database.invalid_records = false;
         database.push = None;
         let ticket = self.cluster.ticket();
-        self.waiting
-            .insert(ticket, Waiting::Background { what: "thaw" });
+        self.waiting.insert(ticket, Waiting::Background);
         self.cluster.effect(Effect::Db {
             ticket,
             db,
@@ -176,7 +184,7 @@ impl Node {
         self.migrator.thawed(db, &mut self.cluster, now);
     }
 
-    /// Part of SET_RECMODE NORMAL when everything was frozen through FREEZE.
+    /// Part of `SET_RECMODE` NORMAL when everything was frozen through FREEZE.
     pub(crate) fn thaw_all_if_frozen(&mut self, now: Instant) {
         if !std::mem::take(&mut self.freezes.frozen_all) {
             return;

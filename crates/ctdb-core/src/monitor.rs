@@ -117,6 +117,10 @@ impl Monitor {
 }
 
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is the caller that gives the time"
+)]
 mod tests {
     use super::*;
 

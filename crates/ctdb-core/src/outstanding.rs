@@ -16,9 +16,9 @@ pub(crate) enum Asker {
     Client { id: ClientId, reqid: ReqId },
     /// The recovery daemon's part of this node.
     Recoverd(crate::recoverd::Token),
-    /// One UPDATE_RECORD of the commit that runs on this database.
+    /// One `UPDATE_RECORD` of the commit that runs on this database.
     Commit { db: DbId, serial: Ticket },
-    /// START_RECOVERY: which cluster lock the leader has.
+    /// `START_RECOVERY`: which cluster lock the leader has.
     LeadersLock(Ticket),
     /// The record path: revokes and vacuuming.
     Records(Ticket),

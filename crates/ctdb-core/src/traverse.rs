@@ -83,7 +83,7 @@ impl Traverses {
         }
     }
 
-    /// One record, or the end marker, from a node (TRAVERSE_DATA).
+    /// One record, or the end marker, from a node (`TRAVERSE_DATA`).
     pub(crate) fn data(
         &mut self,
         from: Pnn,

@@ -1,5 +1,7 @@
 //! Who waits for a piece of work that the shell does.
 
+use std::time::Instant;
+
 use ctdb_proto::{
     ClientId, ControlFlags, DbFlags, DbId, Generation, Header, Pnn, ReqControl, ReqId, Srvid,
 };
@@ -43,6 +45,7 @@ pub(crate) enum Waiting {
     },
     Freeze {
         db: DbId,
+        since: Instant,
     },
     /// The answer decides the status: 0 or -1, and nothing else happens.
     Status {
@@ -60,21 +63,20 @@ pub(crate) enum Waiting {
     },
     Pull {
         caller: Caller,
-        db: DbId,
         srvid: Srvid,
     },
     PushConfirm {
         caller: Caller,
         db: DbId,
     },
-    /// GET_DB_SEQNUM: the answer is a number.
+    /// `GET_DB_SEQNUM`: the answer is a number.
     Seqnum {
         caller: Caller,
     },
-    /// UPDATE_RECORD: the answer is 0 or 1.
+    /// `UPDATE_RECORD`: the answer is 0 or 1.
     Update {
         caller: Caller,
-        started: std::time::Instant,
+        started: Instant,
     },
     /// One node's share of a traverse.
     Traverse {
@@ -95,13 +97,11 @@ pub(crate) enum Waiting {
         db: DbId,
     },
     /// The result interests nobody; failures are logged.
-    Background {
-        what: &'static str,
-    },
+    Background,
     SetRecmode {
         caller: Caller,
     },
-    /// START_RECOVERY: which cluster lock the leader has.
+    /// `START_RECOVERY`: which cluster lock the leader has.
     LeadersLock {
         caller: Caller,
     },

@@ -164,9 +164,9 @@ impl Database {
                 None => return Err(DbFailure("no transaction is open".into())),
             },
             DbOp::Wipe => self.visible().clear(),
-            DbOp::Push { records, vnn_map } => self.push(me, records, vnn_map.as_ref())?,
+            DbOp::Push { records, vnn_map } => self.push(me, &records, vnn_map.as_ref())?,
             DbOp::PushConfirm => return Ok(DbAnswer::Count(std::mem::take(&mut self.pushed))),
-            DbOp::Update { records } => self.update(records)?,
+            DbOp::Update { records } => self.update(&records)?,
             DbOp::Seqnum => return Ok(DbAnswer::Number(self.seqnum())),
             DbOp::EnableFileSeqnum | DbOp::FileSeqnum => {
                 return Ok(DbAnswer::Number(self.file_seqnum));
@@ -188,7 +188,7 @@ impl Database {
         self.transaction.as_mut().unwrap_or(&mut self.records)
     }
 
-    fn push(&mut self, me: Pnn, records: Bytes, map: Option<&VnnMap>) -> Result<(), DbFailure> {
+    fn push(&mut self, me: Pnn, records: &Bytes, map: Option<&VnnMap>) -> Result<(), DbFailure> {
         for (key, mut record) in records_of(records)? {
             record.header.flags.remove(RecordFlags::RO_FLAGS);
             if let Some(map) = map {
@@ -201,7 +201,7 @@ impl Database {
         Ok(())
     }
 
-    fn update(&mut self, records: Bytes) -> Result<(), DbFailure> {
+    fn update(&mut self, records: &Bytes) -> Result<(), DbFailure> {
         let mut after = self.records.clone();
         for (key, record) in records_of(records)? {
             let merged = merge_update(after.get(&key), &record, false)
@@ -257,7 +257,7 @@ impl Database {
     }
 }
 
-fn records_of(buffer: Bytes) -> Result<Vec<(Bytes, Record)>, DbFailure> {
+fn records_of(buffer: &Bytes) -> Result<Vec<(Bytes, Record)>, DbFailure> {
     let bad = |error: ctdb_proto::DecodeError| DbFailure(error.to_string());
     let buffer = RecBuffer::decode(&mut buffer.clone()).map_err(bad)?;
     let record = |r: ctdb_proto::RecordRef<'_>| {

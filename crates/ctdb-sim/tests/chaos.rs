@@ -12,7 +12,7 @@ use ctdb_proto::{
     ReqId,
 };
 use ctdb_sim::{Options, World};
-use support::{Client, SECOND, healthy_world, migrating_call};
+use support::{Client, SECOND, healthy_world, migrating_call, pnn};
 
 const SEEDS: std::ops::Range<u64> = 0..60;
 const KEYS: [&[u8]; 4] = [b"hot", b"warm", b"cool", b"cold"];
@@ -48,7 +48,7 @@ impl Chaos {
             ..Options::default()
         };
         let mut world = healthy_world(seed, options);
-        let mut client = Client::connect(&mut world, Pnn::new(0).unwrap());
+        let mut client = Client::connect(&mut world, pnn(0));
         let db = client.attach(&mut world, "chaos.tdb");
         world.run_for(SECOND);
         let clients = world.pnns().map(|_| None).collect();

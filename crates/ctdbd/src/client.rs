@@ -9,9 +9,10 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
-use crate::connection::{Incoming, Outgoing, OwnedTask, ReadEnd, Socket};
+use crate::connection::{Incoming, Outgoing, OwnedTask, ReadEnd};
 use crate::event::ShellEvent;
 use crate::lanes::{ClientOrder, Lane, Lanes};
+use crate::socket::Socket;
 
 /// Bytes that may wait for a client that does not read. It is disconnected when there are more.
 const QUEUE_LIMIT: usize = 1024 * 1024 * 1024;
@@ -39,9 +40,15 @@ impl Clients {
         }
     }
 
-    /// Reads the packets of a new client from now on.
-    pub(crate) fn add(&mut self, id: ClientId, socket: UnixStream) {
-        let socket = Socket::from(socket);
+    /// Reads the packets of a new client from now on. False if that is not possible.
+    pub(crate) fn add(&mut self, id: ClientId, socket: UnixStream) -> bool {
+        let socket = match Socket::from_unix(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                warn!(client = %id, "cannot serve: {error}");
+                return false;
+            }
+        };
         let name = format!("client {id}");
         let incoming = Incoming::new(socket.clone(), Transport::Unix, name);
         let reader = tokio::spawn(read_client(id, incoming, self.lanes.clone()));
@@ -59,6 +66,7 @@ impl Clients {
                 _reader: OwnedTask(reader),
             },
         );
+        true
     }
 
     /// Closes the connection of a client. False if it has none.

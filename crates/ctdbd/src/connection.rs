@@ -12,68 +12,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BytesMut};
 use ctdb_proto::{FrameError, FrameReader, Packet, Padding, Transport};
-use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tracing::warn;
 
+use crate::socket::Socket;
+
 /// A queue that has grown beyond this gives its memory back when it is empty.
 const KEEP_CAPACITY: usize = 64 * 1024;
-
-/// A socket that is shared by those who read and those who write.
-#[derive(Clone, Debug)]
-pub(crate) enum Socket {
-    Tcp(Arc<TcpStream>),
-    Unix(Arc<UnixStream>),
-}
-
-impl Socket {
-    fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Tcp(socket) => socket.try_write(bytes),
-            Self::Unix(socket) => socket.try_write(bytes),
-        }
-    }
-
-    async fn writable(&self) -> io::Result<()> {
-        match self {
-            Self::Tcp(socket) => socket.writable().await,
-            Self::Unix(socket) => socket.writable().await,
-        }
-    }
-
-    /// Waits for bytes and appends them. 0: the other end has closed.
-    pub(crate) async fn read(&self, buffer: &mut BytesMut) -> io::Result<usize> {
-        loop {
-            let read = match self {
-                Self::Tcp(socket) => {
-                    socket.readable().await?;
-                    socket.try_read_buf(buffer)
-                }
-                Self::Unix(socket) => {
-                    socket.readable().await?;
-                    socket.try_read_buf(buffer)
-                }
-            };
-            match read {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return result,
-            }
-        }
-    }
-}
-
-impl From<TcpStream> for Socket {
-    fn from(socket: TcpStream) -> Self {
-        Self::Tcp(Arc::new(socket))
-    }
-}
-
-impl From<UnixStream> for Socket {
-    fn from(socket: UnixStream) -> Self {
-        Self::Unix(Arc::new(socket))
-    }
-}
 
 /// Why no more packets come from a connection.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +62,7 @@ impl Incoming {
                     Err(error) => warn!("invalid packet from {}: {error}", self.name),
                 },
                 Ok(None) => {
-                    if self.socket.read(self.frames.buffer()).await? == 0 {
+                    if self.socket.read(|bytes| self.frames.push(bytes)).await? == 0 {
                         return Err(ReadEnd::Closed);
                     }
                 }
@@ -195,8 +141,7 @@ impl Outgoing {
         if queue.blocked {
             return Ok(());
         }
-        self.shared.write(&mut queue)?;
-        if !queue.bytes.is_empty() {
+        if self.shared.write(&mut queue)?.is_none() {
             queue.blocked = true;
             self.shared.full.notify_one();
         }
@@ -220,32 +165,29 @@ impl Shared {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes until the queue is empty or the socket full.
-    fn write(&self, queue: &mut Queue) -> io::Result<()> {
+    /// Writes until the queue is empty. `None` if the socket is full before.
+    fn write(&self, queue: &mut Queue) -> io::Result<Option<()>> {
         while !queue.bytes.is_empty() {
-            match self.socket.try_write(&queue.bytes) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => queue.written(written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+            match self.socket.try_write(&queue.bytes)? {
+                Some(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Some(written) => queue.written(written),
+                None => return Ok(None),
             }
         }
-        Ok(())
+        Ok(Some(()))
     }
 
     async fn write_what_was_left(&self) -> io::Result<()> {
         loop {
             self.full.notified().await;
-            loop {
-                self.socket.writable().await?;
+            let room = self.socket.watch_for_room()?;
+            room.wait(|| {
                 let mut queue = self.lock();
-                self.write(&mut queue)?;
-                if queue.bytes.is_empty() {
-                    queue.blocked = false;
-                    break;
-                }
-            }
+                let done = self.write(&mut queue)?;
+                queue.blocked = done.is_none();
+                Ok(done)
+            })
+            .await?;
         }
     }
 }
@@ -277,6 +219,7 @@ mod tests {
 
     use bytes::Bytes;
     use ctdb_proto::{Body, FrameReader, Generation, Header, ReqId, ReqMessage, Srvid, Transport};
+    use tokio::net::UnixStream;
 
     use super::*;
 
@@ -297,15 +240,19 @@ mod tests {
         }
     }
 
-    fn outgoing(socket: UnixStream) -> Outgoing {
-        Outgoing::new(socket.into(), |error| panic!("{error}"))
+    fn pair() -> (Outgoing, Socket) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let near = Socket::from_unix(near).unwrap();
+        let out = Outgoing::new(near, |error| panic!("{error}"));
+        (out, Socket::from_unix(far).unwrap())
     }
 
     async fn receive(socket: &Socket, count: u32) {
         let mut frames = FrameReader::new(Transport::Unix);
         let mut next = 0;
         while next < count {
-            let read = tokio::time::timeout(Duration::from_secs(60), socket.read(frames.buffer()));
+            let read = socket.read(|bytes| frames.push(bytes));
+            let read = tokio::time::timeout(Duration::from_secs(60), read);
             assert!(read.await.unwrap().unwrap() > 0);
             while let Some(frame) = frames.next_frame().unwrap() {
                 assert_eq!(Packet::decode(frame).unwrap().header.reqid, ReqId(next));
@@ -316,37 +263,32 @@ mod tests {
 
     #[tokio::test]
     async fn packets_of_one_turn_leave_together_and_in_order() {
-        let (near, far) = UnixStream::pair().unwrap();
-        let out = outgoing(near);
+        let (out, far) = pair();
         for number in 0..5 {
             out.push(&message(number, 10));
         }
         assert_eq!(out.queued_packets(), 5);
         out.flush().unwrap();
         assert_eq!((out.queued_packets(), out.queued_bytes()), (0, 0));
-        let mut bytes = BytesMut::with_capacity(4096);
-        let far = Socket::from(far);
-        assert_eq!(far.read(&mut bytes).await.unwrap(), 5 * 56);
+        assert_eq!(far.read(|_| ()).await.unwrap(), 5 * 56);
     }
 
     #[tokio::test]
     async fn what_a_full_socket_does_not_take_is_written_later_in_order() {
-        let (near, far) = UnixStream::pair().unwrap();
-        let out = outgoing(near);
+        let (out, far) = pair();
         for number in 0..400 {
             out.push(&message(number, 10_000));
             out.flush().unwrap();
         }
         let left = out.queued_packets();
         assert!(left > 0 && left < 400, "{left}");
-        receive(&far.into(), 400).await;
+        receive(&far, 400).await;
         assert_eq!((out.queued_packets(), out.queued_bytes()), (0, 0));
     }
 
     #[tokio::test]
     async fn a_closed_socket_is_noticed_when_writing() {
-        let (near, far) = UnixStream::pair().unwrap();
-        let out = outgoing(near);
+        let (out, far) = pair();
         drop(far);
         out.push(&message(0, 1));
         assert!(out.flush().is_err());

@@ -33,6 +33,9 @@ use crate::scripts::Scripts;
 /// Events handled before the sockets are written to. More make larger writes and later answers.
 const TURN_LIMIT: usize = 128;
 
+/// With fewer events than this between two ticks the daemon has little to do.
+const QUIET_LIMIT: u32 = 2000;
+
 /// Exit code when nobody holds the other end of standard input any more (test mode): EPIPE.
 const STDIN_CLOSED: i32 = 32;
 
@@ -47,8 +50,18 @@ pub(crate) struct CoreTask {
     pub(crate) scripts: Scripts,
     pub(crate) cluster_lock: ClusterLock,
     pub(crate) surroundings: Surroundings,
+    pub(crate) load: Load,
     /// Set once the node wants to leave.
     pub(crate) exit: Option<Exit>,
+}
+
+/// How much there was to do lately.
+#[derive(Debug, Default)]
+pub(crate) struct Load {
+    /// Events since the last tick.
+    events: u32,
+    /// There was a time of work since memory was given back.
+    was_busy: bool,
 }
 
 /// What the core task needs of the outside only now and then.
@@ -109,6 +122,7 @@ impl CoreTask {
     /// Something happened: keeps the shell's own state, and tells the node.
     fn handle(&mut self, event: ShellEvent) {
         let now = Instant::now();
+        self.load.events = self.load.events.saturating_add(1);
         match event {
             ShellEvent::PeerPacket { from, link, packet } => {
                 if self.peers.is_current(from, link) {
@@ -126,7 +140,9 @@ impl CoreTask {
             }
             ShellEvent::ClientAccepted { socket, pid } => {
                 let client = self.node.accept_client(pid, now);
-                self.clients.add(client, socket);
+                if !self.clients.add(client, socket) {
+                    self.node.handle(Input::ClientGone(client), now);
+                }
             }
             ShellEvent::ClientLost { client } => self.client_lost(client, now),
             ShellEvent::PeerConnected { pnn, link, socket } => {
@@ -140,6 +156,7 @@ impl CoreTask {
             },
             ShellEvent::PeerLost { pnn, link, reason } => self.peer_lost(pnn, link, reason, now),
             ShellEvent::Attached { ticket, result } => {
+                self.load.was_busy = true;
                 let answer = self.databases.attached(result);
                 self.node.handle(Input::Db { ticket, answer }, now);
             }
@@ -148,6 +165,7 @@ impl CoreTask {
                 self.node.handle(Input::Db { ticket, answer }, now);
             }
             ShellEvent::Thawed { ticket, db } => {
+                self.load.was_busy = true;
                 self.databases.thawed(&mut self.node, db, now);
                 let answer = Ok(ctdb_core::DbAnswer::Done);
                 self.node.handle(Input::Db { ticket, answer }, now);
@@ -161,7 +179,19 @@ impl CoreTask {
             }
             ShellEvent::ClusterLock(report) => self.lock_report(report, now),
             ShellEvent::Signal(signal) => self.signal(signal, now),
-            ShellEvent::Tick => self.databases.tick(now),
+            ShellEvent::Tick => self.tick(now),
+        }
+    }
+
+    /// Every few seconds. The memory that a time of work has left is given back in a quiet moment:
+    /// the allocator is slow while that goes on.
+    fn tick(&mut self, now: Instant) {
+        self.databases.report_long_waits(now);
+        let is_quiet = std::mem::take(&mut self.load.events) < QUIET_LIMIT;
+        if !is_quiet {
+            self.load.was_busy = true;
+        } else if std::mem::take(&mut self.load.was_busy) {
+            self.databases.release_memory();
         }
     }
 

@@ -31,8 +31,6 @@ pub(crate) struct Databases {
     traverses: BTreeMap<Ticket, StopFlag>,
     /// Memory for values, used by each job in turn.
     value: Vec<u8>,
-    /// A recovery has worked on whole databases since memory was given back.
-    trim_memory: bool,
 }
 
 impl Databases {
@@ -44,7 +42,6 @@ impl Databases {
             open: BTreeMap::new(),
             traverses: BTreeMap::new(),
             value: Vec::new(),
-            trim_memory: false,
         }
     }
 
@@ -90,9 +87,11 @@ impl Databases {
         let Some(database) = self.open.get_mut(&wait.db) else {
             return;
         };
-        let Some(jobs) = database.waits.end(wait) else {
+        let Some((jobs, since)) = database.waits.end(wait) else {
             return;
         };
+        let waited = now.saturating_duration_since(since);
+        node.lock_wait_ended(wait.db, waited, result.is_ok());
         match result {
             Ok(held) => do_waiting_jobs(node, database, jobs, &mut self.value, held, now),
             Err(failure) => {
@@ -104,12 +103,15 @@ impl Databases {
         self.begin_waits(node, wait.db);
     }
 
-    fn begin_waits(&mut self, node: &Node, db: DbId) {
+    fn begin_waits(&mut self, node: &mut Node, db: DbId) {
         if let Some(database) = self.open.get_mut(&db) {
             let limit = node.tunables().get(ctdb_conf::Tunable::LockProcessesPerDB) as usize;
-            database
+            let begun = database
                 .waits
                 .begin(limit, &database.file, &self.threads, &self.lanes);
+            for _ in 0..begun {
+                node.lock_wait_began(db);
+            }
         }
     }
 
@@ -269,7 +271,7 @@ impl Databases {
                 });
                 return None;
             }
-            other => Err(file.failure(&format!("cannot do {other:?} yet"))),
+            other => Err(file.failure(&format!("not work on one database: {other:?}"))),
         })
     }
 
@@ -332,7 +334,6 @@ impl Databases {
 
     /// The lock over all records has been released: the jobs that came meanwhile are done.
     pub(crate) fn thawed(&mut self, node: &mut Node, db: DbId, now: Instant) {
-        self.trim_memory = true;
         let held_back = self
             .open
             .get_mut(&db)
@@ -366,17 +367,16 @@ impl Databases {
         }
     }
 
-    /// Called every few seconds: mentions locks that take long to get, and gives the memory back
-    /// that a recovery needed.
-    pub(crate) fn tick(&mut self, now: Instant) {
-        let is_frozen = self
-            .open
-            .values()
-            .any(|database| database.freezer.is_some());
-        if self.trim_memory && !is_frozen {
-            self.trim_memory = false;
+    /// Gives memory back that is not needed now.
+    pub(crate) fn release_memory(&self) {
+        let mut databases = self.open.values();
+        if databases.all(|database| database.freezer.is_none()) {
             self.threads.run(ctdb_sys::process::release_unused_memory);
         }
+    }
+
+    /// Mentions locks that take long to get.
+    pub(crate) fn report_long_waits(&mut self, now: Instant) {
         for database in self.open.values_mut() {
             database.waits.report_long_waits(&database.file.name, now);
             if let Some(freezer) = &mut database.freezer {

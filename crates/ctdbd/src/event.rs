@@ -7,11 +7,11 @@ use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::cluster_lock::LockReport;
-use crate::connection::Socket;
 use crate::database::attach::Attached;
 use crate::database::locks::{ChainHeld, WaitId};
 use crate::lanes::InWorkLane;
 use crate::peer::LinkId;
+use crate::socket::Socket;
 
 /// Something that happened outside of the core task.
 pub(crate) enum ShellEvent {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`start`], [`settings`], [`arguments`], [`background`], [`pid_file`], [`listen`] | the start |
 //! | [`core_task`], [`event`], [`lanes`] | the loop around the node, and the ways into it |
-//! | [`connection`], [`peer`], [`client`] | sockets |
+//! | [`socket`], [`connection`], [`peer`], [`client`] | sockets |
 //! | [`database`], [`databases`], [`threads`] | TDB files, and the threads that wait for them |
 //! | [`children`], [`scripts`], [`cluster_lock`] | child processes |
 //! | [`log`], [`signals`] | the log; what the daemon is told from outside |
@@ -31,6 +31,7 @@ mod pid_file;
 mod scripts;
 mod settings;
 mod signals;
+mod socket;
 mod start;
 mod threads;
 

@@ -17,16 +17,16 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use bytes::BytesMut;
 use ctdb_proto::{Packet, Pnn, Transport};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::connection::{Incoming, Outgoing, OwnedTask, Socket};
+use crate::connection::{Incoming, Outgoing, OwnedTask};
 use crate::event::ShellEvent;
 use crate::lanes::{Lane, Lanes};
+use crate::socket::Socket;
 
 /// Longest wait for a connection.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
@@ -132,7 +132,16 @@ impl Peers {
             warn!(%pnn, "no keepalive on the connection: {error}");
         }
         let name = format!("node {pnn}");
-        let incoming = Incoming::new(socket.into(), Transport::Tcp, name);
+        let socket = match Socket::from_tcp(socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                let (link, reason) = (current.id, error.to_string());
+                return self
+                    .lanes
+                    .report(ShellEvent::PeerLost { pnn, link, reason });
+            }
+        };
+        let incoming = Incoming::new(socket, Transport::Tcp, name);
         let task = tokio::spawn(read_peer(pnn, current.id, incoming, self.lanes.clone()));
         current.reader = Some(OwnedTask(task));
     }
@@ -195,14 +204,13 @@ struct Connector {
 impl Connector {
     async fn run(self, lanes: Lanes) {
         let Self { pnn, link, .. } = self;
-        let socket = Socket::from(self.connect().await);
+        let socket = self.connect().await;
         lanes.report(ShellEvent::PeerConnected {
             pnn,
             link,
             socket: socket.clone(),
         });
-        let mut unexpected = BytesMut::with_capacity(8);
-        let reason = match socket.read(&mut unexpected).await {
+        let reason = match socket.read(|_| ()).await {
             Ok(0) => "connection closed".to_owned(),
             Ok(_) => "data came on the outgoing connection".to_owned(),
             Err(error) => error.to_string(),
@@ -210,7 +218,7 @@ impl Connector {
         lanes.report(ShellEvent::PeerLost { pnn, link, reason });
     }
 
-    async fn connect(&self) -> TcpStream {
+    async fn connect(&self) -> Socket {
         let mut retry = FIRST_RETRY;
         loop {
             match timeout(CONNECT_LIMIT, self.connect_once()).await {
@@ -225,7 +233,7 @@ impl Connector {
         }
     }
 
-    async fn connect_once(&self) -> io::Result<TcpStream> {
+    async fn connect_once(&self) -> io::Result<Socket> {
         let socket = if self.own_ip.is_ipv4() {
             TcpSocket::new_v4()?
         } else {
@@ -236,7 +244,7 @@ impl Connector {
         socket.set_keepalive(true)?;
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
-        Ok(stream)
+        Socket::from_tcp(stream)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::background::{Ready, Side, into_background};
 use crate::children::ChildEnvironment;
 use crate::client::Clients;
 use crate::cluster_lock::{ClusterLock, LockHelper};
-use crate::core_task::{CoreTask, Exit, Surroundings};
+use crate::core_task::{CoreTask, Exit, Load, Surroundings};
 use crate::database::attach::{DbSetup, find_persistent};
 use crate::database::health::HealthMarks;
 use crate::databases::Databases;
@@ -285,6 +285,7 @@ impl Daemon {
                 script_log_level,
                 lock_memory: wants_realtime(settings).then_some(lock_memory),
             },
+            load: Load::default(),
             exit: None,
         })
     }

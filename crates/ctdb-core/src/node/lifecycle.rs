@@ -283,7 +283,7 @@ impl Node {
         if !self.monitor.is_due(now) {
             return;
         }
-        let all_frozen = self.freezes.everything_is_frozen(&self.cluster);
+        let all_frozen = self.cluster.everything_is_frozen();
         if all_frozen {
             tracing::warn!("Skip monitoring since databases are frozen");
         }
@@ -377,7 +377,7 @@ impl Node {
         });
     }
 
-    /// START_RECOVERY and END_RECOVERY share this: note the time, run the event, answer later.
+    /// `START_RECOVERY` and `END_RECOVERY` share this: note the time, run the event, answer later.
     pub(crate) fn run_recovery_event(&mut self, caller: Caller, start: bool, now: Instant) {
         let wall = self.times.wall(now);
         if start {

@@ -67,7 +67,7 @@ impl Node {
             | Body::ReplyError(_) => self.migrator.peer_packet(packet, &mut self.cluster, now),
             Body::ReqMessage(message) => self.message(src, &message, now),
             Body::ReqControl(control) => {
-                self.serve(Caller::of(src, &header, &control), control, now);
+                self.serve(Caller::of(src, &header, &control), &control, now);
             }
             Body::ReplyControl(reply) => self.control_answered(header.reqid, reply, now),
             Body::ReqKeepalive(keepalive) => {
@@ -237,9 +237,10 @@ impl Node {
     }
 
     fn control_answered(&mut self, reqid: ReqId, reply: ReplyControl, now: Instant) {
-        match self.cluster.answered(reqid) {
-            Some(asker) => self.give(asker, Ok(reply), now),
-            None => debug!(%reqid, "nobody waits for this reply of a control"),
+        if let Some(asker) = self.cluster.answered(reqid) {
+            self.give(asker, Ok(reply), now);
+        } else {
+            debug!(%reqid, "nobody waits for this reply of a control");
         }
     }
 

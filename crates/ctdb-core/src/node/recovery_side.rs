@@ -50,7 +50,7 @@ impl Node {
             run_state: cluster.run_state,
             tunables: &cluster.tunables,
             capabilities: cluster.capabilities,
-            all_frozen: self.freezes.everything_is_frozen(cluster),
+            all_frozen: cluster.everything_is_frozen(),
         };
         call(recoverd, &view);
         self.recoverd_wake = recoverd.poll_timeout(&view);
@@ -146,7 +146,7 @@ impl Node {
         self.tell_recoverd(RecoverdInput::ClusterLock { attempt, event }, now);
     }
 
-    /// SET_RECMODE NORMAL with a cluster lock: the lock was tried, and should have been held by
+    /// `SET_RECMODE` NORMAL with a cluster lock: the lock was tried, and should have been held by
     /// the leader (cluster.md 7).
     pub(super) fn cluster_lock_tested(&mut self, ticket: Ticket, outcome: LockTest, now: Instant) {
         let Some(crate::waiting::Waiting::SetRecmode { caller }) = self.waiting.remove(&ticket)

@@ -20,7 +20,7 @@ impl Node {
             self.monitor.poll_timeout(),
             self.deferred_attaches
                 .iter()
-                .map(|attach| attach.deadline())
+                .map(super::super::serve::attach::DeferredAttach::deadline)
                 .min(),
             self.commit_deadline(),
             self.ban.map(|ban| ban.until),

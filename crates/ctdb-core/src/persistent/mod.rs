@@ -1,7 +1,7 @@
 //! Commits to databases that every node holds in full (data-plane.md 7).
 //!
-//! A client sends all records of its transaction at once (TRANS3_COMMIT). The node hands them to
-//! every node of the vnn map (UPDATE_RECORD), each of which writes them in one TDB transaction.
+//! A client sends all records of its transaction at once (`TRANS3_COMMIT`). The node hands them to
+//! every node of the vnn map (`UPDATE_RECORD`), each of which writes them in one TDB transaction.
 //! There is no second phase: if a node cannot write, the cluster recovers, and the recovery makes
 //! the commit whole everywhere or nowhere.
 
@@ -24,7 +24,7 @@ use crate::outstanding::Asker;
 use crate::waiting::{Caller, Waiting};
 
 impl Node {
-    /// TRANS3_COMMIT. `records` has been checked to be a whole record buffer for `db`.
+    /// `TRANS3_COMMIT`. `records` has been checked to be a whole record buffer for `db`.
     pub(crate) fn commit(
         &mut self,
         caller: Caller,
@@ -125,7 +125,7 @@ impl Node {
         }
     }
 
-    /// END_RECOVERY: open commits are done, one way or the other; the client must look.
+    /// `END_RECOVERY`: open commits are done, one way or the other; the client must look.
     pub(crate) fn end_open_commits(&mut self) {
         let databases = self.cluster.databases.values_mut();
         let callers: Vec<_> = databases.filter_map(|db| db.commit.take()).collect();
@@ -179,7 +179,7 @@ impl Node {
         }
     }
 
-    /// UPDATE_RECORD: this node's share of a commit, or of a revoke.
+    /// `UPDATE_RECORD`: this node's share of a commit, or of a revoke.
     pub(crate) fn update(
         &mut self,
         caller: Caller,
@@ -223,12 +223,12 @@ impl Node {
         &mut self,
         caller: Caller,
         took: Duration,
-        answer: Result<DbAnswer, DbFailure>,
+        answer: &Result<DbAnswer, DbFailure>,
     ) {
         let statistics = &mut self.cluster.statistics;
         statistics.pending_childwrite_calls = statistics.pending_childwrite_calls.saturating_sub(1);
         statistics.childwrite_latency.record(took.as_secs_f64());
-        if let Err(failure) = &answer {
+        if let Err(failure) = answer {
             tracing::error!("{failure}");
         }
         self.answer_status(caller, i32::from(answer.is_err()));

@@ -111,7 +111,7 @@ impl Node {
                 let DeferredAttach {
                     caller, control, ..
                 } = attach;
-                self.serve(caller, control, now);
+                self.serve(caller, &control, now);
             } else {
                 self.answer_status(attach.caller, -1);
             }
@@ -164,14 +164,14 @@ impl Node {
         &mut self,
         callers: &[Caller],
         db: DbId,
-        name: String,
+        name: &str,
         flags: DbFlags,
         answer: Result<DbAnswer, DbFailure>,
         now: Instant,
     ) {
-        let attached = self.add_database(db, name.clone(), flags, answer);
+        let attached = self.add_database(db, name.to_owned(), flags, answer);
         if attached {
-            self.announce_attach(&name, flags);
+            self.announce_attach(name, flags);
         }
         for caller in callers {
             if attached {
@@ -183,11 +183,11 @@ impl Node {
         self.release_held_for(db, now);
     }
 
-    pub(super) fn start_attach_done(&mut self, answer: Result<DbAnswer, DbFailure>) {
+    pub(super) fn start_attach_done(&mut self, answer: Result<DbAnswer, DbFailure>, now: Instant) {
         if let Ok(DbAnswer::Attached { name, .. }) = &answer {
             let (name, db) = (name.clone(), DbId::of_name(name));
             self.add_database(db, name, DbFlags::PERSISTENT, answer);
-            self.start_freeze(db);
+            self.start_freeze(db, now);
         } else {
             error!("Failed to attach to persistent database");
         }
@@ -253,7 +253,7 @@ impl Node {
         }
     }
 
-    /// DB_DETACH: a client's request goes to every node, this one included; the detach happens
+    /// `DB_DETACH`: a client's request goes to every node, this one included; the detach happens
     /// on the copy that no client sent.
     pub(super) fn detach(&mut self, caller: Caller, db: DbId, now: Instant) {
         let Some(database) = self.cluster.databases.get(&db) else {
@@ -288,8 +288,7 @@ impl Node {
         self.cluster.databases.remove(&db);
         self.cluster.database_order.retain(|id| *id != db);
         let ticket = self.cluster.ticket();
-        self.waiting
-            .insert(ticket, Waiting::Background { what: "detach" });
+        self.waiting.insert(ticket, Waiting::Background);
         self.cluster.effect(Effect::Db {
             ticket,
             db,

@@ -8,7 +8,7 @@ use crate::effect::{ClientLoss, Effect};
 use crate::node::Node;
 use crate::waiting::Caller;
 
-/// Status of DEREGISTER_SRVID when there is nothing to take back.
+/// Status of `DEREGISTER_SRVID` when there is nothing to take back.
 const ENOENT: i32 = 2;
 
 impl Node {

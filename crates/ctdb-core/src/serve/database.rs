@@ -72,7 +72,7 @@ impl Node {
             }
             Request::TraverseAll(all) => self.traverse_all(caller, &all, false),
             Request::TraverseAllExt(ext) => {
-                self.traverse_all(caller, &ext.all, ext.with_empty_records)
+                self.traverse_all(caller, &ext.all, ext.with_empty_records);
             }
             Request::TraverseData(record) => {
                 let from = caller.node;
@@ -271,12 +271,7 @@ impl Node {
             });
         if let Some((traverse, db)) = found {
             let ticket = self.cluster.ticket();
-            self.waiting.insert(
-                ticket,
-                Waiting::Background {
-                    what: "stop of a traverse",
-                },
-            );
+            self.waiting.insert(ticket, Waiting::Background);
             let op = DbOp::StopTraverse { ticket: traverse };
             self.cluster.effect(Effect::Db { ticket, db, op });
         }

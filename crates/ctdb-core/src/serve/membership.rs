@@ -15,9 +15,9 @@ use crate::effect::Effect;
 use crate::node::{Ban, Node};
 use crate::waiting::Caller;
 
-/// Status of GET_TUNABLE for a name that nobody knows.
+/// Status of `GET_TUNABLE` for a name that nobody knows.
 const EINVAL: i32 = 22;
-/// Status of SET_TUNABLE for a tunable that is kept and has no effect any more.
+/// Status of `SET_TUNABLE` for a tunable that is kept and has no effect any more.
 const OBSOLETE: i32 = 1;
 /// Status of questions about an address that is not a public one.
 const NOT_PUBLIC: i32 = 1;
@@ -102,14 +102,13 @@ impl Node {
                 };
                 self.answer_data(caller, &tunables);
             }
-            // The recovery daemon's part lives in this process: there is nothing to watch.
-            Request::RecdPing => self.answer_status(caller, 0),
             Request::RecdReclockLatency(seconds) => {
                 self.cluster.statistics.reclock_recd.record(seconds);
                 self.answer_status(caller, 0);
             }
-            // Nothing is remembered of public addresses, so there is nothing to send again.
-            Request::Startup => self.answer_status(caller, 0),
+            // The recovery daemon's part lives in this process: there is nothing to watch. And
+            // nothing is remembered of public addresses, so there is nothing to send again.
+            Request::RecdPing | Request::Startup => self.answer_status(caller, 0),
             Request::GetPublicIps => {
                 self.answer_data(caller, &PublicIpList::default());
             }
@@ -137,7 +136,7 @@ impl Node {
         }
     }
 
-    /// MODIFY_FLAGS: the leader tells what a node says of itself (cluster.md 2.2). Whether a node
+    /// `MODIFY_FLAGS`: the leader tells what a node says of itself (cluster.md 2.2). Whether a node
     /// is connected, each node knows by itself.
     fn modify_flags(&mut self, caller: Caller, change: &NodeFlagChange, now: Instant) {
         let pnn = change.pnn;
@@ -184,7 +183,7 @@ impl Node {
         self.wake_recoverd(now);
     }
 
-    /// SET_BAN_STATE (cluster.md 9.1).
+    /// `SET_BAN_STATE` (cluster.md 9.1).
     fn set_ban(&mut self, caller: Caller, ban: BanState, now: Instant) {
         if ban.pnn != self.cluster.me {
             error!("SET_BAN_STATE control for PNN {} ignored", ban.pnn);
@@ -221,7 +220,7 @@ impl Node {
             return;
         }
         let databases = !self.cluster.databases.is_empty();
-        if databases && !self.freezes.everything_is_frozen(&self.cluster) {
+        if databases && !self.cluster.everything_is_frozen() {
             error!(
                 "Banning timed out, but not all databases frozen yet - banning this node again."
             );

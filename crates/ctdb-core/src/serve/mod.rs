@@ -26,9 +26,9 @@ use crate::waiting::{Caller, Waiting};
 
 impl Node {
     /// Serves one control and sees to its answer.
-    pub(crate) fn serve(&mut self, caller: Caller, control: ReqControl, now: Instant) {
-        match Request::from_control(&control) {
-            Ok(request) => self.serve_request(caller, &control, request, now),
+    pub(crate) fn serve(&mut self, caller: Caller, control: &ReqControl, now: Instant) {
+        match Request::from_control(control) {
+            Ok(request) => self.serve_request(caller, control, request, now),
             Err(why) => {
                 log_bad_request(&why);
                 self.answer_status(caller, -1);
@@ -107,7 +107,7 @@ impl Node {
             return;
         }
         if let Ok(DbAnswer::Batch(records)) = answer {
-            return self.batch(ticket, records);
+            return self.batch(ticket, &records);
         }
         let Some(waiting) = self.waiting.remove(&ticket) else {
             return;
@@ -116,16 +116,20 @@ impl Node {
             error!("{failure}");
         }
         match waiting {
-            Waiting::StartAttach => self.start_attach_done(answer),
+            Waiting::StartAttach => self.start_attach_done(answer, now),
             Waiting::Attach {
                 callers,
                 db,
                 name,
                 flags,
             } => {
-                self.attach_done(&callers, db, name, flags, answer, now);
+                self.attach_done(&callers, db, &name, flags, answer, now);
             }
-            Waiting::Freeze { db } => self.freeze_done(db, answer.is_ok(), now),
+            Waiting::Freeze { db, since } => {
+                let waited = now.saturating_duration_since(since);
+                self.lock_wait_ended(db, waited, answer.is_ok());
+                self.freeze_done(ticket, db, answer.is_ok(), now);
+            }
             Waiting::Status { caller } => self.answer_status(caller, status_of(&answer)),
             Waiting::TransactionStart {
                 caller,
@@ -141,52 +145,53 @@ impl Node {
             } => {
                 self.transaction_committed(caller, db, transaction, &answer);
             }
-            Waiting::Pull { caller, .. } => self.answer_count(caller, answer),
-            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, answer),
-            Waiting::Seqnum { caller } => self.answer_seqnum(caller, answer),
+            Waiting::Pull { caller, .. } => self.answer_count(caller, &answer),
+            Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, &answer),
+            Waiting::Seqnum { caller } => self.answer_seqnum(caller, &answer),
             Waiting::Update { caller, started } => {
-                self.update_done(caller, now.saturating_duration_since(started), answer);
+                self.update_done(caller, now.saturating_duration_since(started), &answer);
             }
             Waiting::Traverse {
                 origin, traverse, ..
             } => self.traverse_end(origin, traverse),
             Waiting::EnableSeqnum { caller, db } => self.seqnum_enabled(caller, db, &answer, now),
-            Waiting::FileSeqnum { db } => self.file_seqnum(db, answer),
-            Waiting::BumpSeqnum { db } => self.file_seqnum_bumped(db, answer),
-            Waiting::Background { .. } => {}
+            Waiting::FileSeqnum { db } => self.file_seqnum(db, &answer),
+            Waiting::BumpSeqnum { db } => self.file_seqnum_bumped(db, &answer),
+            Waiting::Background => {}
             other => error!(?other, "work on a database ended that was none"),
         }
     }
 
     /// Part of the answer to a pull or a traverse.
-    fn batch(&mut self, ticket: Ticket, records: Bytes) {
+    fn batch(&mut self, ticket: Ticket, records: &Bytes) {
         match self.waiting.get(&ticket) {
             Some(Waiting::Pull { caller, srvid, .. }) => {
                 let (node, srvid) = (caller.node, *srvid);
-                self.cluster.send_message(node.into(), srvid, &records);
+                self.cluster.send_message(node.into(), srvid, records);
             }
             Some(Waiting::Traverse {
                 origin, traverse, ..
             }) => {
                 let (origin, traverse) = (*origin, *traverse);
-                self.traverse_records(origin, traverse, &records);
+                self.traverse_records(origin, traverse, records);
             }
             _ => {}
         }
     }
 
-    fn answer_count(&mut self, caller: Caller, answer: Result<DbAnswer, DbFailure>) {
+    fn answer_count(&mut self, caller: Caller, answer: &Result<DbAnswer, DbFailure>) {
         match answer {
-            Ok(DbAnswer::Count(count)) => self.answer_data(caller, &count),
+            Ok(DbAnswer::Count(count)) => self.answer_data(caller, count),
             _ => self.answer_status(caller, -1),
         }
     }
 }
 
 fn log_bad_request(why: &ControlDecodeError) {
-    match std::error::Error::source(why) {
-        Some(cause) => error!("{why}: {cause}"),
-        None => error!("{why}"),
+    if let Some(cause) = std::error::Error::source(why) {
+        error!("{why}: {cause}");
+    } else {
+        error!("{why}");
     }
 }
 

@@ -17,7 +17,7 @@ use crate::node::Node;
 use crate::outstanding::Asker;
 use crate::waiting::{Caller, Waiting};
 
-/// How long SET_RECMODE NORMAL tries the cluster lock.
+/// How long `SET_RECMODE` NORMAL tries the cluster lock.
 const LOCK_TEST_LIMIT: Duration = Duration::from_secs(5);
 
 impl Node {
@@ -41,7 +41,7 @@ impl Node {
             Request::StartRecovery => self.start_recovery(caller, now),
             Request::EndRecovery => self.run_recovery_event(caller, false, now),
             Request::Freeze => self.freeze_all(Some(caller), now),
-            Request::DbFreeze(db) => self.freeze_one(db, caller),
+            Request::DbFreeze(db) => self.freeze_one(db, caller, now),
             Request::DbThaw(db) => {
                 let known = self.cluster.databases.contains_key(&db);
                 self.thaw(db, now);
@@ -66,10 +66,10 @@ impl Node {
 
     fn set_recmode(&mut self, caller: Caller, mode: RecMode, now: Instant) {
         if mode == self.cluster.rec_mode {
-            info!("Recovery mode already set to {mode}");
+            info!("Recovery mode already set to {}", mode_name(mode));
             return self.answer_status(caller, 0);
         }
-        warn!("Recovery mode set to {mode}");
+        warn!("Recovery mode set to {}", mode_name(mode));
         if mode == RecMode::Active {
             self.cluster.rec_mode = mode;
             self.answer_status(caller, 0);
@@ -143,7 +143,7 @@ impl Node {
         self.wake_recoverd(now);
     }
 
-    /// START_RECOVERY: a node with another cluster lock than the leader must not take part. The
+    /// `START_RECOVERY`: a node with another cluster lock than the leader must not take part. The
     /// original asks the leader; the question needs an answer before the event runs.
     fn start_recovery(&mut self, caller: Caller, now: Instant) {
         if caller.node == self.cluster.me {
@@ -156,7 +156,7 @@ impl Node {
         self.cluster
             .databases
             .get(&db)
-            .is_some_and(|db| db.is_frozen())
+            .is_some_and(super::super::database::Database::is_frozen)
     }
 
     /// The database is frozen and in the transaction with that id.
@@ -267,9 +267,7 @@ impl Node {
             }
         });
         let reason = database.health.clone();
-        let what = Waiting::Background {
-            what: "health mark",
-        };
+        let what = Waiting::Background;
         self.start_db_work(db, DbOp::SetHealth { reason }, what);
     }
 
@@ -294,7 +292,7 @@ impl Node {
             return self.answer_data(caller, &0_u32);
         }
         let batch_limit = self.cluster.tunables.get(Tunable::RecBufferSizeLimit) as usize;
-        let waiting = Waiting::Pull { caller, db, srvid };
+        let waiting = Waiting::Pull { caller, srvid };
         self.start_db_work(db, DbOp::Pull { batch_limit }, waiting);
     }
 
@@ -315,7 +313,7 @@ impl Node {
         };
         let vnn_map = volatile.then(|| self.cluster.vnn_map.clone());
         let records = message.data.clone();
-        let waiting = Waiting::Background { what: "push" };
+        let waiting = Waiting::Background;
         self.start_db_work(db, DbOp::Push { records, vnn_map }, waiting);
     }
 
@@ -335,7 +333,7 @@ impl Node {
         &mut self,
         caller: Caller,
         db: DbId,
-        answer: Result<DbAnswer, DbFailure>,
+        answer: &Result<DbAnswer, DbFailure>,
     ) {
         if let Some(database) = self.cluster.databases.get_mut(&db) {
             database.push = None;
@@ -354,14 +352,14 @@ impl Node {
         self.start_db_work(db, DbOp::Seqnum, Waiting::Seqnum { caller });
     }
 
-    pub(super) fn answer_seqnum(&mut self, caller: Caller, answer: Result<DbAnswer, DbFailure>) {
+    pub(super) fn answer_seqnum(&mut self, caller: Caller, answer: &Result<DbAnswer, DbFailure>) {
         match answer {
-            Ok(DbAnswer::Number(number)) => self.answer_data(caller, &number),
+            Ok(DbAnswer::Number(number)) => self.answer_data(caller, number),
             _ => self.answer_status(caller, -1),
         }
     }
 
-    /// IPREALLOCATED and START_IPREALLOCATE: the event scripts are told.
+    /// IPREALLOCATED and `START_IPREALLOCATE`: the event scripts are told.
     pub(super) fn ip_reallocated(&mut self, caller: Caller, start: bool) {
         if !start {
             return self.run_event(Event::IpReallocated, Waiting::IpReallocated { caller });
@@ -419,5 +417,13 @@ impl Node {
         error!("{reason}");
         self.answer_status(caller, -1);
         self.shut_down(1, reason, now);
+    }
+}
+
+/// The mode as log lines name it; the tool shows ACTIVE as RECOVERY.
+fn mode_name(mode: RecMode) -> &'static str {
+    match mode {
+        RecMode::Normal => "NORMAL",
+        RecMode::Active => "ACTIVE",
     }
 }

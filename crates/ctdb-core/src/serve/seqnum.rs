@@ -74,7 +74,7 @@ impl Node {
         }
     }
 
-    pub(super) fn file_seqnum(&mut self, db: DbId, answer: Result<DbAnswer, DbFailure>) {
+    pub(super) fn file_seqnum(&mut self, db: DbId, answer: &Result<DbAnswer, DbFailure>) {
         let Ok(DbAnswer::Number(number)) = answer else {
             return;
         };
@@ -84,10 +84,10 @@ impl Node {
         let Some(announced) = &mut database.file_seqnum else {
             return;
         };
-        if *announced == number {
+        if announced == number {
             return;
         }
-        *announced = number;
+        *announced = *number;
         let control = Request::UpdateSeqnum(db).to_control(ControlFlags::NOREPLY);
         let me = self.cluster.me;
         for pnn in self.cluster.broadcast_targets(Dest::Active) {
@@ -97,7 +97,7 @@ impl Node {
         }
     }
 
-    /// UPDATE_SEQNUM: the file of another node has changed.
+    /// `UPDATE_SEQNUM`: the file of another node has changed.
     pub(super) fn update_seqnum(&mut self, caller: Caller, db: DbId) {
         if caller.node == self.cluster.me {
             return self.answer_status(caller, 0);
@@ -121,7 +121,7 @@ impl Node {
     }
 
     /// Remembers the number, so that it does not echo.
-    pub(super) fn file_seqnum_bumped(&mut self, db: DbId, answer: Result<DbAnswer, DbFailure>) {
+    pub(super) fn file_seqnum_bumped(&mut self, db: DbId, answer: &Result<DbAnswer, DbFailure>) {
         let Ok(DbAnswer::Number(number)) = answer else {
             return;
         };
@@ -131,7 +131,7 @@ impl Node {
             .get_mut(&db)
             .and_then(|db| db.file_seqnum.as_mut())
         {
-            *announced = number;
+            *announced = *number;
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Numbers about this node (data-plane.md 11).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ctdb_proto::control::Request;
-use ctdb_proto::{DbId, DbStatistics, RecMode, Statistics, Uptime};
+use ctdb_proto::{DbId, DbStatistics, LockStatistics, RecMode, Statistics, Uptime};
 
 use crate::node::{Node, Times};
 use crate::waiting::Caller;
@@ -39,10 +39,37 @@ impl Node {
         Ok(())
     }
 
+    /// The shell waits for a hash chain that somebody else has locked.
+    pub fn lock_wait_began(&mut self, db: DbId) {
+        self.count_locks(db, |locks| locks.num_current += 1);
+    }
+
+    /// The wait for a hash chain, or for a whole database, is over.
+    pub fn lock_wait_ended(&mut self, db: DbId, waited: Duration, obtained: bool) {
+        self.count_locks(db, |locks| {
+            locks.num_current = locks.num_current.saturating_sub(1);
+            locks.num_calls = locks.num_calls.wrapping_add(1);
+            if obtained {
+                let bucket = &mut locks.buckets[lock_bucket(waited)];
+                *bucket = bucket.wrapping_add(1);
+                locks.latency.record(waited.as_secs_f64());
+            } else {
+                locks.num_failed = locks.num_failed.wrapping_add(1);
+            }
+        });
+    }
+
+    fn count_locks(&mut self, db: DbId, count: impl Fn(&mut LockStatistics)) {
+        count(&mut self.cluster.statistics.locks);
+        if let Some(database) = self.cluster.databases.get_mut(&db) {
+            count(&mut database.statistics.locks);
+        }
+    }
+
     fn statistics(&self, now: Instant) -> Statistics {
         let mut statistics = self.cluster.statistics;
         statistics.num_clients = u32::try_from(self.clients.count()).unwrap_or(u32::MAX);
-        statistics.frozen = self.freezes.everything_is_frozen(&self.cluster).into();
+        statistics.frozen = self.cluster.everything_is_frozen().into();
         statistics.recovering = u32::from(self.cluster.rec_mode == RecMode::Active);
         statistics.statistics_current_time = Times::to_wire(self.times.wall(now));
         statistics
@@ -64,5 +91,35 @@ impl Node {
         let mut statistics = database.map(|db| db.statistics.clone()).unwrap_or_default();
         statistics.hot_keys = self.migrator.hot_keys(db);
         statistics
+    }
+}
+
+/// Which bucket counts a wait of this length: below 1 ms, 10 ms, 100 ms, then 1, 2, 4 ... 64 s.
+fn lock_bucket(waited: Duration) -> usize {
+    const BOUNDS_MS: [u128; 10] = [
+        1, 10, 100, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000,
+    ];
+    let waited = waited.as_millis();
+    BOUNDS_MS
+        .iter()
+        .position(|bound| waited < *bound)
+        .unwrap_or(BOUNDS_MS.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_counted_by_their_length() {
+        let bucket = |ms| lock_bucket(Duration::from_millis(ms));
+        assert_eq!(
+            [0, 1, 9, 10, 99, 100, 999].map(bucket),
+            [0, 1, 1, 2, 2, 3, 3]
+        );
+        assert_eq!(
+            [1_000, 2_000, 63_999, 64_000, 999_999].map(bucket),
+            [4, 5, 9, 10, 10]
+        );
     }
 }

@@ -10,13 +10,13 @@ use ctdb_proto::{
 };
 use ctdb_sim::{Options, World};
 
-pub const SECOND: Duration = Duration::from_secs(1);
+pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-pub fn pnn(raw: u32) -> Pnn {
-    Pnn::new(raw).unwrap()
+pub(crate) fn pnn(raw: u32) -> Pnn {
+    Pnn::new(raw).expect("a test names real nodes")
 }
 
-pub fn healthy_world(seed: u64, options: Options) -> World {
+pub(crate) fn healthy_world(seed: u64, options: Options) -> World {
     let mut world = World::new(seed, options);
     assert!(
         world.run_until(SECOND * 10, |w| w.is_healthy()),
@@ -26,14 +26,14 @@ pub fn healthy_world(seed: u64, options: Options) -> World {
 }
 
 /// A local process that asks one thing at a time.
-pub struct Client {
+pub(crate) struct Client {
     pub pnn: Pnn,
     id: ClientId,
     last: u32,
 }
 
 impl Client {
-    pub fn connect(world: &mut World, pnn: Pnn) -> Self {
+    pub(crate) fn connect(world: &mut World, pnn: Pnn) -> Self {
         let id = world.connect_client(pnn, 4711).expect("the node runs");
         Self { pnn, id, last: 0 }
     }
@@ -68,7 +68,7 @@ impl Client {
         answer.map(|packet| packet.body)
     }
 
-    pub fn control(&mut self, world: &mut World, request: &Request) -> ReplyControl {
+    pub(crate) fn control(&mut self, world: &mut World, request: &Request) -> ReplyControl {
         let body = Body::ReqControl(request.to_control(ControlFlags::empty()));
         match self.ask(world, body, SECOND * 30) {
             Some(Body::ReplyControl(reply)) => reply,
@@ -76,7 +76,7 @@ impl Client {
         }
     }
 
-    pub fn attach(&mut self, world: &mut World, name: &str) -> DbId {
+    pub(crate) fn attach(&mut self, world: &mut World, name: &str) -> DbId {
         let reply = self.control(world, &Request::DbAttach(name.to_owned()));
         assert_eq!(reply.status, 0, "attach of {name}");
         DbId::of_name(name)
@@ -99,7 +99,7 @@ impl Client {
     }
 
     /// Fetches a record for writing and adds one to the number in it.
-    pub fn increment(&mut self, world: &mut World, db: DbId, key: &[u8]) -> u64 {
+    pub(crate) fn increment(&mut self, world: &mut World, db: DbId, key: &[u8]) -> u64 {
         for _ in 0..100 {
             let me = self.pnn.get();
             let record = world.disk(self.pnn).record(db, key).cloned();
@@ -118,7 +118,7 @@ impl Client {
 }
 
 /// The call with which a node becomes dmaster of a record.
-pub fn migrating_call(db: DbId, key: &[u8]) -> Body {
+pub(crate) fn migrating_call(db: DbId, key: &[u8]) -> Body {
     Body::ReqCall(ReqCall {
         flags: CallFlags::IMMEDIATE_MIGRATION,
         db_id: db,

@@ -22,7 +22,7 @@ fn fixture() -> Fixture {
     let (lanes, inbox) = lanes();
     let mut clients = Clients::new(lanes);
     let (near, far) = UnixStream::pair().unwrap();
-    clients.add(CLIENT, near);
+    assert!(clients.add(CLIENT, near));
     Fixture {
         clients,
         inbox,

@@ -92,17 +92,19 @@ impl ChainWaits {
         line.jobs.push_back(job);
     }
 
-    /// Begins waits, in the order of their chains' first jobs, while fewer than `limit` run.
+    /// Begins waits, in the order of their chains' first jobs, while fewer than `limit` run;
+    /// returns how many.
     pub(crate) fn begin(
         &mut self,
         limit: usize,
         file: &Arc<DbFile>,
         threads: &Threads,
         lanes: &Lanes,
-    ) {
+    ) -> usize {
+        let before = self.running;
         while self.running < limit.max(1) {
             let Some(chain) = self.not_begun.pop_front() else {
-                return;
+                break;
             };
             let Some(line) = self.chains.get_mut(&chain) else {
                 continue;
@@ -125,20 +127,15 @@ impl ChainWaits {
             };
             start_wait(wait, key, Arc::clone(file), threads, lanes.clone());
         }
+        self.running - before
     }
 
-    /// The wait is over: takes the jobs to do now. Others of the chain stay in line, and wait
+    /// The wait is over: takes the jobs to do now, and since when they waited. Others of the chain stay in line, and wait
     /// anew once the caller calls [`Self::begin`]. `None` if nobody waits any more.
-    pub(crate) fn end(&mut self, wait: WaitId) -> Option<VecDeque<RecordJob>> {
+    pub(crate) fn end(&mut self, wait: WaitId) -> Option<(VecDeque<RecordJob>, Instant)> {
         let line = self.chains.get_mut(&wait.chain)?;
-        if line
-            .wait
-            .as_ref()
-            .is_none_or(|current| current.serial != wait.serial)
-        {
-            return None;
-        }
-        line.wait = None;
+        let is_it = |current: &mut Wait| current.serial == wait.serial;
+        let since = line.wait.take_if(is_it)?.since;
         self.running -= 1;
         let later = line.jobs.split_off(line.jobs.len().min(JOBS_PER_LOCK));
         let jobs = std::mem::replace(&mut line.jobs, later);
@@ -147,7 +144,7 @@ impl ChainWaits {
         } else {
             self.not_begun.push_back(wait.chain);
         }
-        Some(jobs)
+        Some((jobs, since))
     }
 
     /// Takes all jobs: the database goes away.
