@@ -9,12 +9,14 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+mod mutate;
 mod programs;
 mod samba;
 mod status;
 mod torture;
 
 pub use cluster::{HEALTHY_LIMIT, TestCluster};
+pub use mutate::Mutator;
 pub use programs::{
     daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
 };

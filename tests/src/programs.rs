@@ -13,9 +13,10 @@ pub fn daemon() -> PathBuf {
     chosen("CTDB_E2E_CTDBD").unwrap_or_else(|| built("ctdbd"))
 }
 
-/// Whether [`daemon`] is the one of this workspace: some stories are stricter about it.
+/// Whether [`daemon`] is the one of this workspace and not an installed one: some stories are
+/// stricter about ours.
 pub fn is_ours() -> bool {
-    chosen("CTDB_E2E_CTDBD").is_none()
+    chosen("CTDB_E2E_CTDBD").is_none_or(|daemon| find_installed("ctdbd") != Some(daemon))
 }
 
 /// The `ctdb` tool that the tests use.

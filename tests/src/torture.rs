@@ -41,6 +41,8 @@ impl Torture {
         let path = conf.with_file_name(format!("client/{name}.out"));
         let file = File::create(&path)?;
         let mut torture = Command::new(need("smbtorture", "samba-testsuite"))
+            // It makes folders where it runs.
+            .current_dir(path.with_file_name(""))
             .arg("-s")
             .arg(conf)
             .arg("-U%")

@@ -15,7 +15,7 @@ use super::job::PeerCall;
 
 /// How long a record stays for the client that it came for: about one round trip between a
 /// client and its daemon, and a turn of the scheduler. Zero turns this off.
-pub(super) const GRANT_HOLD: Duration = Duration::from_micros(300);
+pub(super) const GRANT_HOLD: Duration = Duration::ZERO;
 
 /// The pinned and the sticky records of one database.
 #[derive(Debug, Default)]

@@ -12,7 +12,6 @@ use super::fixture::{DB, Fixture, GENERATION, call, from, header, pnn};
 use crate::database::{Commit, Freeze};
 use crate::effect::Effect;
 use crate::migrate::Work;
-use crate::migrate::pin::GRANT_HOLD;
 use crate::vacuum::VacuumWork;
 use crate::waiting::Caller;
 
@@ -608,7 +607,9 @@ fn what_vacuuming_brings_home_is_deleted_if_it_never_had_data() {
 
 #[test]
 fn a_record_that_came_for_a_client_stays_for_a_moment() {
+    const HOLD: Duration = Duration::from_micros(300);
     let mut node = Fixture::new(0);
+    node.migrator.grant_hold = HOLD;
     let key = node.key(1);
     node.client_says(7, 3, null(&key));
     node.peer_says(from(1, 0x7fff_ff38, reply_dmaster(&key, 7, b"x")));
@@ -620,7 +621,7 @@ fn a_record_that_came_for_a_client_stays_for_a_moment() {
     );
 
     let due = node.migrator.poll_timeout().expect("two calls wait");
-    assert_eq!(due, node.now + GRANT_HOLD);
+    assert_eq!(due, node.now + HOLD);
     node.now = due;
     node.migrator.handle_timeout(&mut node.cluster, node.now);
     let [first, second] = &node.run()[..] else {
