@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
@@ -97,6 +98,9 @@ pub(crate) enum Taken {
     /// Nothing, the allrecord lock covers it. Must not be unlocked.
     Covered,
 }
+
+/// Time for readers to move on, before an upgrade of the allrecord lock is tried again.
+const UPGRADE_PAUSE: Duration = Duration::from_millis(1);
 
 /// The locks of one handle.
 pub(crate) struct Locks {
@@ -298,10 +302,7 @@ impl Locks {
             return Ok(());
         }
         match &self.mutexes {
-            Some(mutexes) => {
-                mutexes.upgrade_all()?;
-                self.lock_range(self.records(), Rw::Write, Wait::Block)?;
-            }
+            Some(mutexes) => self.upgrade_with(mutexes)?,
             None => self.lock_range(Range::DATA, Rw::Write, Wait::Block)?,
         }
         self.all.set(Some(AllRecord {
@@ -309,6 +310,20 @@ impl Locks {
             ..all
         }));
         Ok(())
+    }
+
+    /// A traverse of the C library waits for a chain while it has a record locked, and for a record
+    /// while it has a chain locked. So the records come first, as long as readers may still enter
+    /// the chains; and if one of them then waits for a record, he is let through.
+    fn upgrade_with(&self, mutexes: &MutexArea) -> Result<()> {
+        loop {
+            self.lock_range(self.records(), Rw::Write, Wait::Block)?;
+            if mutexes.try_upgrade_all()? {
+                return Ok(());
+            }
+            self.lock_range(self.records(), Rw::Read, Wait::Block)?;
+            std::thread::sleep(UPGRADE_PAUSE);
+        }
     }
 
     /// Whether no traverse of the C library stands on the record at `offset`.

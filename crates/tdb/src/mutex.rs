@@ -25,6 +25,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI16, Ordering};
+use std::time::{Duration, Instant};
 
 use libc::pthread_mutex_t;
 use memmap2::{MmapOptions, MmapRaw};
@@ -43,6 +44,9 @@ const FIRST_MUTEX: usize =
 const STATE_READ: i16 = 0;
 const STATE_WRITE: i16 = 1;
 const STATE_FREE: i16 = 2;
+
+/// How long others may stay in a chain before they seem to wait for something themselves.
+const CHAIN_PATIENCE: Duration = Duration::from_millis(10);
 
 /// Number of the free list's mutex. Chain `b` has number `b + 1`.
 pub(crate) const FREELIST: u32 = 0;
@@ -184,12 +188,23 @@ impl MutexArea {
         })
     }
 
-    /// Turns the allrecord read lock into a write lock.
-    pub(crate) fn upgrade_all(&self) -> Result<()> {
+    /// Turns the allrecord read lock into a write lock. False, with nothing changed, if somebody
+    /// stays in a chain.
+    pub(crate) fn try_upgrade_all(&self) -> Result<bool> {
         if self.state().swap(STATE_WRITE, Ordering::SeqCst) != STATE_READ {
             return Err(Error::Lock("allrecord lock is not a read lock"));
         }
-        self.drain_chains(Wait::Block)
+        let deadline = Instant::now() + CHAIN_PATIENCE;
+        for bucket in 0..self.hash_size {
+            if let Err(error) = self.drain_until(bucket, deadline) {
+                self.state().store(STATE_READ, Ordering::SeqCst);
+                return match error {
+                    Error::WouldBlock => Ok(false),
+                    error => Err(error),
+                };
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn unlock_all(&self) -> Result<()> {
@@ -199,12 +214,22 @@ impl MutexArea {
 
     /// Everybody who locked a chain before the allrecord lock was taken has left when this returns.
     fn drain_chains(&self, wait: Wait) -> Result<()> {
-        for bucket in 0..self.hash_size {
-            let mutex = self.mutex(bucket + 1);
-            self.lock(mutex, wait)?;
-            self.unlock(mutex)?;
+        (0..self.hash_size).try_for_each(|bucket| self.drain(bucket, wait))
+    }
+
+    fn drain(&self, bucket: u32, wait: Wait) -> Result<()> {
+        let mutex = self.mutex(bucket + 1);
+        self.lock(mutex, wait)?;
+        self.unlock(mutex)
+    }
+
+    fn drain_until(&self, bucket: u32, deadline: Instant) -> Result<()> {
+        loop {
+            match self.drain(bucket, Wait::Try) {
+                Err(Error::WouldBlock) if Instant::now() < deadline => std::thread::yield_now(),
+                result => return result,
+            }
         }
-        Ok(())
     }
 
     /// Locks the allrecord mutex. If its owner died, his lock is taken back.

@@ -4,8 +4,10 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use common::compile;
 use tdb::{AllLock, ChainLock, Db, Flags, OpenOptions, StoreMode};
@@ -23,6 +25,8 @@ enum Lock {
     Transaction,
     /// A read traverse that stands on the record of [`A`], the only one.
     Traverse,
+    /// The same, and it goes on to the other records.
+    Walk,
 }
 
 impl Lock {
@@ -35,6 +39,7 @@ impl Lock {
             Self::AllRead => "all_read".to_owned(),
             Self::Transaction => "transaction".to_owned(),
             Self::Traverse => "traverse".to_owned(),
+            Self::Walk => "walk".to_owned(),
         }
     }
 
@@ -81,7 +86,7 @@ impl Lock {
                 records: 1,
                 transaction: 2,
             },
-            Self::Traverse => Needs {
+            Self::Traverse | Self::Walk => Needs {
                 records: 1,
                 ..nothing
             },
@@ -167,6 +172,21 @@ impl Stage {
         Holder(process)
     }
 
+    /// Returns when somebody waits for a lock of the kernel on the file.
+    fn wait_for_a_waiter(&self) {
+        let inode = std::fs::metadata(self.db.path()).unwrap().ino();
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let waits = |line: &str| line.contains("->") && line.contains(&format!(":{inode} "));
+        while !std::fs::read_to_string("/proc/locks")
+            .unwrap()
+            .lines()
+            .any(waits)
+        {
+            assert!(Instant::now() < deadline, "nobody waits");
+            std::thread::yield_now();
+        }
+    }
+
     fn c_can_have(&self, lock: Lock) -> bool {
         let status = self.command("try", lock).status().unwrap();
         assert!(matches!(status.code(), Some(0 | 1)), "{status}");
@@ -211,7 +231,7 @@ fn try_ours(db: &Db, lock: Lock) -> Option<Ours<'_>> {
             .try_transaction_start()
             .unwrap()
             .then(|| Ours::Transaction(db)),
-        Lock::Traverse => panic!("our traverses hold nothing"),
+        Lock::Traverse | Lock::Walk => panic!("our traverses hold nothing"),
     }
 }
 
@@ -291,6 +311,35 @@ fn a_record_under_a_traverse_is_not_freed() {
             .unwrap();
         let report = stage.db.check().unwrap();
         assert_eq!((report.records, report.dead), (1, 0));
+    }
+}
+
+/// A commit waits for those who read, and they can go on meanwhile: one who stands on a record and
+/// wants the next one must not be kept from its chain.
+#[test]
+fn a_commit_lets_a_traverse_come_to_its_end() {
+    for flags in [Flags::empty(), Flags::MUTEX_LOCKING] {
+        let stage = Stage::new(flags);
+        for key in 0..20_u8 {
+            stage.db.store(&[key], b"value", StoreMode::Insert).unwrap();
+        }
+        let mut walker = stage.hold(Lock::Walk);
+        let (db, (done, is_done)) = (stage.db.reopen().unwrap(), std::sync::mpsc::channel());
+        let commit = std::thread::spawn(move || {
+            db.transaction_start().unwrap();
+            db.store(b"new", b"value", StoreMode::Insert).unwrap();
+            done.send(db.transaction_commit()).unwrap();
+        });
+        stage.wait_for_a_waiter();
+        // The program ends when it has seen all records.
+        drop(walker.0.stdin.take());
+        let committed = is_done.recv_timeout(Duration::from_secs(10));
+        if committed.is_err() {
+            walker.0.kill().unwrap();
+        }
+        committed.expect("the commit waits for ever").unwrap();
+        commit.join().unwrap();
+        assert_eq!(stage.db.count_records().unwrap(), 22, "{flags:?}");
     }
 }
 

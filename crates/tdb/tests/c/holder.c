@@ -4,8 +4,8 @@
  * holder PATH FLAGS hold LOCK    takes it, prints "held", keeps it until its input ends
  * holder PATH FLAGS try LOCK     exit status 0 if it can be had without waiting, 1 if not
  *
- * LOCK is chain:KEY, chain_read:KEY, all, all_read, transaction or traverse (stands on the first
- * record).
+ * LOCK is chain:KEY, chain_read:KEY, all, all_read, transaction, traverse (stands on the first
+ * record) or walk (stands on the first record, then goes on to the last).
  */
 #include <fcntl.h>
 #include <signal.h>
@@ -32,6 +32,12 @@ static int stand(struct tdb_context *tdb, TDB_DATA key, TDB_DATA data, void *pri
 {
 	wait_for_end();
 	return 1;
+}
+
+static int walk(struct tdb_context *tdb, TDB_DATA key, TDB_DATA data, void *private_data)
+{
+	wait_for_end();
+	return 0;
 }
 
 static int take(struct tdb_context *tdb, const char *lock)
@@ -75,6 +81,9 @@ int main(int argc, char **argv)
 	}
 	if (strcmp(argv[4], "traverse") == 0) {
 		return tdb_traverse_read(tdb, stand, NULL) == 1 ? 0 : 1;
+	}
+	if (strcmp(argv[4], "walk") == 0) {
+		return tdb_traverse_read(tdb, walk, NULL) >= 0 ? 0 : 1;
 	}
 	if (take(tdb, argv[4]) != 0) {
 		return 1;
