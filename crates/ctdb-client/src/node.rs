@@ -11,8 +11,8 @@ use ctdb_proto::control::{
     PublicIpList, SeqnumDb, SetTunable, TraverseStartExt, TunableList, TunableNames, Uptime,
 };
 use ctdb_proto::{
-    Capabilities, ControlFlags, DbFlags, DbId, DbStatistics, StatisticsList, DecodeError, Dest, Opcode, RecMode,
-    ReqControl, RunState, SockAddr, Srvid, Statistics, TdbOpenFlags, VnnMap, Wire,
+    Capabilities, ControlFlags, DbFlags, DbId, DbStatistics, DecodeError, Dest, Opcode, RecMode,
+    ReqControl, RunState, SockAddr, Srvid, Statistics, StatisticsList, TdbOpenFlags, VnnMap, Wire,
 };
 
 use crate::client::Client;

@@ -43,7 +43,11 @@ impl LocalTime {
     /// Offset from UTC as log lines show it: sign, hours and minutes.
     pub fn offset(&self) -> (char, i64, i64) {
         let minutes = self.utc_offset / 60;
-        (if minutes < 0 { '-' } else { '+' }, minutes.abs() / 60, minutes.abs() % 60)
+        (
+            if minutes < 0 { '-' } else { '+' },
+            minutes.abs() / 60,
+            minutes.abs() % 60,
+        )
     }
 
     /// `Fri Nov 20 16:36:51 2026`, as C's `ctime` without its newline.
