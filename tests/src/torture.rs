@@ -73,11 +73,18 @@ impl Torture {
     }
 
     /// It ran its time and counted operations for every client, but then waits for ever to clean
-    /// up. `raw.bench-lock` does that now and then, with any daemon: it closes the file of a
-    /// client whose lock request still waits, and smbd does not answer before that one is done.
+    /// up. `raw.bench-lock` does that now and then (the others more rarely), with any daemon: it
+    /// closes the file of a client whose lock request still waits, and smbd does not answer before
+    /// that one is done.
     pub fn hung_at_its_end(&self) -> bool {
         let counts: Vec<u64> = self.operations().collect();
         self.status.is_none() && !counts.is_empty() && counts.iter().all(|&count| count > 0)
+    }
+
+    /// `raw.bench-open` wants the clients to get similar shares of a contended file, and the one
+    /// that begins may be far ahead before the others have the file at all.
+    pub fn was_unbalanced(&self) -> bool {
+        self.output.contains("Failed: unbalanced open")
     }
 
     /// Operations of each client: `[0] 443 ops`.

@@ -100,7 +100,13 @@ impl Smbd {
         if wait_until(LIMIT, || self.answers()) {
             return Ok(());
         }
-        let what = format!("smbd on {} served no client: {}", self.address, self.log());
+        let log = self.log();
+        let last: Vec<&str> = log.lines().rev().take(2).collect();
+        let last = last.into_iter().rev().collect::<Vec<_>>().join("\n");
+        let what = format!(
+            "smbd on {} served no client; it logged:\n{last}\n",
+            self.address
+        );
         Err(Error::Timeout {
             what,
             seconds: LIMIT.as_secs(),
