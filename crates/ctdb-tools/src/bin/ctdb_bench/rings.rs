@@ -70,13 +70,21 @@ fn pass_on(
 }
 
 /// Node after node fetches one record and changes it. Counts fetches.
+///
+/// Takes a new record several times, because it matters which node is its lmaster.
 pub(crate) fn record(mut ring: Vec<Connection>, limit: Duration) -> Result<u64> {
     let databases = attach(&mut ring)?;
+    (0..RECORDS_IN_TURN)
+        .map(|_| pass_record(&mut ring, &databases, limit / RECORDS_IN_TURN))
+        .sum()
+}
+
+fn pass_record(ring: &mut [Connection], databases: &[Database], limit: Duration) -> Result<u64> {
     let key = unique_key("ring");
     let deadline = Instant::now() + limit;
     let mut count = 0;
     while Instant::now() < deadline {
-        for (connection, database) in ring.iter_mut().zip(&databases) {
+        for (connection, database) in ring.iter_mut().zip(databases) {
             let mut found = 0;
             database.update(connection, &key, |data| {
                 found = counter(data);
@@ -154,6 +162,7 @@ fn counter(data: &[u8]) -> u64 {
     data.try_into().map_or(0, u64::from_le_bytes)
 }
 
+const RECORDS_IN_TURN: u32 = 12;
 const DATABASE: &str = "ctdb_bench.tdb";
 const SRVID: Srvid = Srvid(Srvid::RANGE_TEST.0 | 0x00bec);
 const MESSAGE: &[u8] = b"once round the ring and back";
