@@ -10,6 +10,7 @@ use ctdb_proto::{
     ReqControl, ReqId, Srvid, TraverseAll, TraverseStart, Wire,
 };
 
+use super::{encoded, text_reply};
 use crate::database::Database;
 use crate::effect::{DbOp, Effect};
 use crate::node::Node;
@@ -35,32 +36,24 @@ impl Node {
                 self.attach(caller, control, name, DbFlags::REPLICATED, now);
             }
             Request::DbDetach(db) => self.detach(caller, db, now),
-            Request::GetDbPath(db) => self.about(caller, db, |node, caller, database| {
-                let path = database.path.clone();
-                node.answer_text(caller, &path);
-            }),
-            Request::GetDbName(db) => self.about(caller, db, |node, caller, database| {
-                let name = database.name.clone();
-                node.answer_text(caller, &name);
-            }),
+            Request::GetDbPath(db) => self.about(caller, db, |_, db| text_reply(&db.path)),
+            Request::GetDbName(db) => self.about(caller, db, |_, db| text_reply(&db.name)),
             Request::GetDbMap => {
                 let map = self.database_map();
                 self.answer_data(caller, &map);
             }
-            Request::DbOpenFlags(db) => self.about(caller, db, |node, caller, database| {
-                let flags = database.open_flags;
-                node.answer_data(caller, &flags);
-            }),
-            Request::DbGetHealth(db) => self.about(caller, db, |node, caller, database| {
-                match database.health.clone() {
-                    Some(reason) => node.answer_text(caller, &reason),
-                    None => node.answer(caller, ReplyControl::ok(Bytes::new())),
-                }
+            Request::DbOpenFlags(db) => {
+                self.about(caller, db, |_, db| {
+                    ReplyControl::ok(encoded(&db.open_flags))
+                });
+            }
+            Request::DbGetHealth(db) => self.about(caller, db, |_, db| match &db.health {
+                Some(reason) => text_reply(reason),
+                None => ReplyControl::status(0),
             }),
             Request::DbSetHealthy(db) => self.set_healthy(caller, db),
-            Request::GetDbStatistics(db) => self.about(caller, db, |node, caller, database| {
-                let statistics = node.database_statistics(database.id);
-                node.answer_data(caller, &statistics);
+            Request::GetDbStatistics(db) => self.about(caller, db, |node, db| {
+                ReplyControl::ok(encoded(&node.database_statistics(db)))
             }),
             Request::SetDbReadonly(db) => self.set_db_flag(caller, db, DbFlags::READONLY),
             Request::SetDbSticky(db) => self.set_db_flag(caller, db, DbFlags::STICKY),
@@ -117,13 +110,13 @@ impl Node {
         &mut self,
         caller: Caller,
         db: DbId,
-        answer: impl FnOnce(&mut Self, Caller, &Database),
+        reply: impl FnOnce(&Self, &Database) -> ReplyControl,
     ) {
-        let Some(database) = self.cluster.databases.remove(&db) else {
-            return self.answer_status(caller, -1);
+        let reply = match self.cluster.databases.get(&db) {
+            Some(database) => reply(self, database),
+            None => ReplyControl::status(-1),
         };
-        answer(self, caller, &database);
-        self.cluster.databases.insert(db, database);
+        self.answer(caller, reply);
     }
 
     fn database_map(&self) -> DbidMap {

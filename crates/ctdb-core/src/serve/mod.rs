@@ -85,12 +85,8 @@ impl Node {
         self.answer(caller, ReplyControl::ok(encoded(data)));
     }
 
-    /// Text with its NUL.
     pub(crate) fn answer_text(&mut self, caller: Caller, text: &str) {
-        let mut data = BytesMut::with_capacity(text.len() + 1);
-        data.extend_from_slice(text.as_bytes());
-        data.extend_from_slice(&[0]);
-        self.answer(caller, ReplyControl::ok(data.freeze()));
+        self.answer(caller, text_reply(text));
     }
 
     /// The shell has done, or could not do, something with a database.
@@ -197,6 +193,14 @@ fn log_bad_request(why: &ControlDecodeError) {
 
 fn status_of(answer: &Result<DbAnswer, DbFailure>) -> i32 {
     if answer.is_ok() { 0 } else { -1 }
+}
+
+/// Text with its NUL.
+fn text_reply(text: &str) -> ReplyControl {
+    let mut data = BytesMut::with_capacity(text.len() + 1);
+    data.extend_from_slice(text.as_bytes());
+    data.extend_from_slice(&[0]);
+    ReplyControl::ok(data.freeze())
 }
 
 pub(crate) fn encoded(value: &impl Wire) -> Bytes {

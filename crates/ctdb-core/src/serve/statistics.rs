@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use ctdb_proto::control::Request;
 use ctdb_proto::{DbId, DbStatistics, LockStatistics, RecMode, Statistics, Uptime};
 
+use crate::database::Database;
 use crate::node::{Node, Times};
 use crate::waiting::Caller;
 
@@ -86,11 +87,12 @@ impl Node {
         self.migrator.reset_hot_keys();
     }
 
-    pub(super) fn database_statistics(&self, db: DbId) -> DbStatistics {
-        let database = self.cluster.databases.get(&db);
-        let mut statistics = database.map(|db| db.statistics.clone()).unwrap_or_default();
-        statistics.hot_keys = self.migrator.hot_keys(db);
-        statistics
+    pub(super) fn database_statistics(&self, database: &Database) -> DbStatistics {
+        let hot_keys = self.migrator.hot_keys(database.id);
+        DbStatistics {
+            hot_keys,
+            ..database.statistics.clone()
+        }
     }
 }
 
