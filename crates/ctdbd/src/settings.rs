@@ -14,15 +14,24 @@ use ctdb_conf::{
 pub(crate) enum SettingsError {
     #[error("{0}")]
     Paths(#[from] ctdb_conf::PathsError),
-    #[error("{details}\nFailed to load configuration file {}", .file.display())]
+    #[error("Failed to load configuration file {}: {}", .file.display(), one_line(.details))]
     Config { file: PathBuf, details: String },
     #[error("{kind} database directory {} does not exist", .path.display())]
     NoDirectory { kind: &'static str, path: PathBuf },
-    #[error("{details}\nFailed to load nodes \"{source_name}\"")]
+    #[error("Failed to load nodes \"{source_name}\": {}", one_line(.details))]
     Nodes {
         source_name: String,
         details: String,
     },
+}
+
+/// What stands on several lines, on one: whoever starts the daemon gets one line that says it all.
+fn one_line(details: &str) -> String {
+    let lines = details
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
+    lines.collect::<Vec<_>>().join("; ")
 }
 
 /// Everything that is configured.
