@@ -8,11 +8,12 @@ use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::image::Item;
 use crate::layout::{
-    FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE, growth,
-    padded_len,
+    ALIGNMENT, FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE,
+    growth, padded_len,
 };
 use crate::lock::{Rw, Wait};
 use crate::mutex::page_size;
+use crate::recovery::idle_area;
 
 /// Room that has been taken for a record: linked nowhere, marked as used.
 #[derive(Clone, Copy, Debug)]
@@ -310,8 +311,8 @@ impl Db {
 
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.
     fn expand(&self, wanted: u32) -> Result<()> {
-        let size = self.image.refresh()?;
         self.adopt_tail()?;
+        let size = self.image.size();
         let more = growth(size, wanted, page_size());
         let new_size = size.checked_add(more).ok_or(Error::TooLarge)?;
         let rec_len = more.checked_sub(RECORD_SIZE).ok_or(Error::TooLarge)?;
@@ -320,22 +321,73 @@ impl Db {
     }
 }
 
-/// Space at the end of the file that a crash has left to nobody.
+/// Space at the end of the file that a crash has left to nobody. Were the file to grow behind it, it
+/// would not pass its check any more. (The C library does not look for that.)
 impl Db {
-    /// Before the file grows: gives such space to the free list, which is held. Behind it would be
-    /// records otherwise, and the file would not pass its check any more. (The C library does not
-    /// look for that.)
+    /// Before the file grows: gives such space to the free list, which is held.
     pub(crate) fn adopt_tail(&self) -> Result<()> {
-        self.size_area()?;
-        if self.tail_is_owned()? {
-            return Ok(());
-        }
-        let size = self.image.size();
-        let Some(start) = self.find_unowned(size)? else {
+        let Some(start) = self.settle_end()? else {
             return Ok(());
         };
-        tracing::warn!(path = %self.path().display(), start, size, "adopting unused space");
-        self.free(start, Record::free(0, size - start - RECORD_SIZE))
+        let end = self.reach(start, RECORD_SIZE + TAILER_SIZE)?;
+        tracing::warn!(path = %self.path().display(), start, end, "adopting unused space");
+        self.free(start, Record::free(0, end - start - RECORD_SIZE))
+    }
+
+    /// Before a transaction begins: makes such space the recovery area, if there is none yet.
+    pub(crate) fn area_from_tail(&self) -> Result<()> {
+        let Some(start) = self.settle_end()? else {
+            return Ok(());
+        };
+        if self.image.word(RECOVERY_START)? != 0 {
+            return Ok(());
+        }
+        let end = self.reach(start, RECORD_SIZE + TAILER_SIZE)?;
+        let idle = idle_area(end - start - RECORD_SIZE);
+        self.image.set_record(start, &idle)?;
+        self.image.sync()?;
+        self.image.set_word(RECOVERY_START, start)?;
+        self.image.sync()
+    }
+
+    /// Makes the file end where a record could follow. Returns where unowned space begins, if there
+    /// is some.
+    fn settle_end(&self) -> Result<Option<u32>> {
+        self.size_area()?;
+        self.align_end()?;
+        if self.tail_is_owned()? {
+            return Ok(None);
+        }
+        self.find_unowned(self.image.size())
+    }
+
+    /// Adds up to three bytes to a file that a crash has left with an odd size.
+    fn align_end(&self) -> Result<()> {
+        let size = self.image.refresh()?;
+        let missing = size.wrapping_neg() % ALIGNMENT;
+        if missing == 0 {
+            return Ok(());
+        }
+        self.reach(size, missing)?;
+        let area = self.image.word(RECOVERY_START)?;
+        if area < self.image.data_start() {
+            return Ok(());
+        }
+        let record = self.image.record(area)?;
+        if record.tailer() == size.wrapping_sub(area) {
+            let rec_len = record.rec_len + missing;
+            self.image.set_word(area + REC_LEN_AT, rec_len)?;
+        }
+        Ok(())
+    }
+
+    /// Has the file reach to `start + len` at least. Returns its size.
+    fn reach(&self, start: u32, len: u32) -> Result<u32> {
+        let end = start.checked_add(len).ok_or(Error::TooLarge)?;
+        if end > self.image.size() {
+            self.image.grow(end)?;
+        }
+        Ok(self.image.size())
     }
 
     /// Whether a record, or the recovery area, ends where the file does. A look at the last word
@@ -361,12 +413,11 @@ impl Db {
         Ok(area >= data_start && self.image.record(area)?.tailer() == size.wrapping_sub(area))
     }
 
-    /// Walks the whole file for the place where records end. `None` if that cannot be told, or if
-    /// there is no room for a record.
+    /// Walks the whole file for the place where records end. `None` if that cannot be told.
     fn find_unowned(&self, size: u32) -> Result<Option<u32>> {
         let area = self.image.word(RECOVERY_START)?;
         let mut at = self.image.data_start();
-        while at < size && size - at >= RECORD_SIZE + TAILER_SIZE {
+        while at < size && size - at >= RECORD_SIZE {
             let record = self.image.record(at)?;
             let unused = [Magic::IDLE, Magic::FILLER].contains(&record.magic);
             if unused && at != area {

@@ -64,8 +64,8 @@ impl Window {
 /// How the bytes of a file are reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Access {
-    MapReadWrite,
-    MapReadOnly,
+    /// Through shared memory.
+    Mapped,
     /// With `pread` and `pwrite`.
     Calls,
 }
@@ -167,6 +167,10 @@ impl FileBackend {
 
     /// The `N` words from `offset` on, each read at once if it is aligned in the file.
     #[expect(clippy::inline_always, reason = "the words stay in registers")]
+    #[expect(
+        clippy::host_endian_bytes,
+        reason = "the bytes as they lie in the file"
+    )]
     #[inline(always)]
     pub(crate) fn words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
         match self.place(offset, 4 * N)? {
@@ -210,8 +214,7 @@ impl FileBackend {
         let mut options = MmapOptions::new();
         options.offset(self.base).len(size + ahead);
         match self.access {
-            Access::MapReadWrite if size > 0 => options.map_raw(&*self.file).ok(),
-            Access::MapReadOnly if size > 0 => options.map_raw_read_only(&*self.file).ok(),
+            Access::Mapped if size > 0 => options.map_raw(&*self.file).ok(),
             _ => None,
         }
     }
@@ -256,12 +259,9 @@ impl Backend for FileBackend {
     }
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
-        if self.access == Access::MapReadOnly {
-            return Err(Error::ReadOnly);
-        }
         match self.place(offset, data.len())? {
-            // SAFETY: `place` found that many bytes mapped, the mapping is the same since, and the
-            // mapping is writable: the read-only one was ruled out above.
+            // SAFETY: `place` found that many bytes mapped, writable as all our mappings are, and the
+            // mapping is the same since.
             Place::Mapped(target) => unsafe { store(target, data) },
             Place::File(at) => self
                 .file
@@ -325,7 +325,7 @@ impl Backend for FileBackend {
         let Place::Mapped(address) = self.place(offset, 4)? else {
             return Ok(false);
         };
-        if self.access != Access::MapReadWrite || !address.cast::<u32>().is_aligned() {
+        if !address.cast::<u32>().is_aligned() {
             return Ok(false);
         }
         // SAFETY: aligned as checked, mapped writable for as long as this call takes, and other
