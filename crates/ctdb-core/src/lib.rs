@@ -28,6 +28,7 @@ pub mod recoverd;
 pub mod recovery;
 mod reqid;
 mod serve;
+mod stat_history;
 mod takeover;
 mod traverse;
 mod vacuum;
