@@ -17,6 +17,7 @@ mod election;
 pub mod explain;
 mod freeze;
 pub mod input;
+mod latency;
 mod leader;
 pub mod migrate;
 mod monitor;

@@ -198,6 +198,7 @@ fn add_buckets(sum: &mut [u32; 16], part: &[u32; 16]) {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "any instant will do")]
 mod tests {
     use ctdb_proto::Wire;
 

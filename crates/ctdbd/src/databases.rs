@@ -91,7 +91,7 @@ impl Databases {
             return;
         };
         let waited = now.saturating_duration_since(since);
-        node.lock_wait_ended(wait.db, waited, result.is_ok());
+        node.lock_wait_ended("lock_record", wait.db, waited, result.is_ok());
         match result {
             Ok(held) => do_waiting_jobs(node, database, jobs, &mut self.value, held, now),
             Err(failure) => {

@@ -50,8 +50,15 @@ impl Node {
         self.count_locks(db, |locks| locks.num_current += 1);
     }
 
-    /// The wait for a hash chain, or for a whole database, is over.
-    pub fn lock_wait_ended(&mut self, db: DbId, waited: Duration, obtained: bool) {
+    /// The wait for a hash chain (`lock_record`), or for a whole database (`lock_db`), is over.
+    pub fn lock_wait_ended(
+        &mut self,
+        operation: &'static str,
+        db: DbId,
+        waited: Duration,
+        obtained: bool,
+    ) {
+        self.cluster.mention_latency(operation, db, waited);
         self.count_locks(db, |locks| {
             locks.num_current = locks.num_current.saturating_sub(1);
             locks.num_calls = locks.num_calls.wrapping_add(1);
