@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ctdb_conf::{LogLocation, NodeEntry};
@@ -281,6 +282,7 @@ impl Daemon {
                 ready,
                 log,
                 notify_script: paths.etcdir().join("notify.sh"),
+                lock_debug_script: lock_debug_script(settings),
                 environment,
                 script_log_level,
                 lock_memory: wants_realtime(settings).then_some(lock_memory),
@@ -400,6 +402,14 @@ fn child_environment(settings: &Settings) -> ChildEnvironment {
         environment = environment.with("CTDB_DEBUG_LOCKS", script);
     }
     environment
+}
+
+/// What looks into locks that do not come. It need not exist.
+fn lock_debug_script(settings: &Settings) -> PathBuf {
+    match &settings.config.database.lock_debug_script {
+        Some(script) => script.clone(),
+        None => settings.paths.etcdir().join("debug_locks.sh"),
+    }
 }
 
 fn since_1970() -> Duration {
