@@ -317,8 +317,8 @@ impl CoreTask {
 
     fn send_client(&mut self, to: ClientId, packet: &Packet) {
         let limit = self.node.tunables().get(Tunable::MaxQueueDropMsg);
-        if !self.clients.send(to, packet, limit) {
-            self.client_lost(to, Instant::now());
+        if let Some(gone) = self.clients.send(to, packet, limit) {
+            self.client_lost(gone, Instant::now());
         }
     }
 
