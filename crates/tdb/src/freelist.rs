@@ -14,7 +14,7 @@ use crate::layout::{
 use crate::lock::{Rw, Wait};
 use crate::mutex::page_size;
 
-/// Room that has been taken for a record: linked nowhere, marked as used.
+/// Room that has been taken for a record: linked nowhere, marked as dead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) offset: u32,
@@ -86,10 +86,20 @@ impl Db {
             return Ok(None);
         };
         self.image.set_word(link, record.next)?;
-        Ok(Some(Room {
-            offset,
-            rec_len: record.rec_len,
-        }))
+        self.set_aside(offset, record.rec_len).map(Some)
+    }
+
+    /// Makes room of what is in no list: a dead record without a key, which points to itself. So the
+    /// file passes its check if we are killed before the room is linked: each record of a list is
+    /// pointed to once.
+    fn set_aside(&self, offset: u32, rec_len: u32) -> Result<Room> {
+        let record = Record {
+            magic: Magic::DEAD,
+            full_hash: self.hash.hash(b""),
+            ..Record::free(offset, rec_len)
+        };
+        self.image.set_record(offset, &record)?;
+        Ok(Room { offset, rec_len })
     }
 
     /// The free list is held.
@@ -318,29 +328,19 @@ impl Db {
         if record.rec_len < length.saturating_add(RECORD_SIZE + 12) {
             image.set_magic(offset, Magic::USED)?;
             image.set_word(link, record.next)?;
-            return Ok(Room {
-                offset,
-                rec_len: record.rec_len,
-            });
+            return self.set_aside(offset, record.rec_len);
         }
         let rest = Record {
             rec_len: record.rec_len - length - RECORD_SIZE,
             ..record
         };
         let taken_offset = offset + rest.tailer();
-        let taken = Record {
-            magic: Magic::USED,
-            ..Record::free(0, length)
-        };
-        image.set_record(taken_offset, &taken)?;
-        image.set_tailer(taken_offset, &taken)?;
+        let room = self.set_aside(taken_offset, length)?;
+        image.set_tailer(taken_offset, &Record::free(0, length))?;
         image.set_tailer(offset, &rest)?;
         // All of this was inside the free record until now, where it meant nothing.
         image.set_word(offset + REC_LEN_AT, rest.rec_len)?;
-        Ok(Room {
-            offset: taken_offset,
-            rec_len: length,
-        })
+        Ok(room)
     }
 
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.

@@ -133,11 +133,13 @@ fn for_each_moment(flags: Flags, mut look: impl FnMut(&[u8], &[Records; 2], usiz
 #[test]
 fn a_killed_process_loses_nothing() {
     for flags in [Flags::empty(), Flags::VOLATILE] {
-        let mut moments = 0_usize;
+        let (mut moments, mut unsound) = (0_usize, 0);
         for_each_moment(flags, |image, around, position| {
             let context = format!("{flags:?}, {position}");
             let open = OpenOptions::new().flags(flags).open_memory(image.to_vec());
-            assert_nothing_lost(&records_of(&open.unwrap()), around, &context);
+            let db = open.unwrap();
+            assert_nothing_lost(&records_of(&db), around, &context);
+            unsound += usize::from(db.check().is_err());
             moments += 1;
             // Most differ from their neighbours by a word of data.
             if moments.is_multiple_of(5) {
@@ -145,6 +147,9 @@ fn a_killed_process_loses_nothing() {
             }
         });
         assert!(moments > 1000, "{moments}");
+        // A list and a record that comes to it cannot be written at once. But all that needs time,
+        // as copying of data does, is done before or after.
+        assert!(unsound * 2 < moments, "{unsound} of {moments}");
     }
 }
 
@@ -181,14 +186,15 @@ fn the_c_library_goes_on_with_what_a_killed_process_leaves() {
     let mut count = 0_usize;
     for_each_moment(Flags::empty(), |image, around, position| {
         let options = OpenOptions::new();
-        let sound = options.open_memory(image.to_vec()).unwrap().check().is_ok();
         count += 1;
-        if sound || !count.is_multiple_of(8) {
+        if !count.is_multiple_of(32) {
             return;
         }
         std::fs::write(&path, image).unwrap();
         let context = format!("{position}");
-        assert_eq!(tdbtool_check(&path), None, "{context}");
+        let report = options.open_memory(image.to_vec()).unwrap().check();
+        let records = report.ok().map(|report| report.records);
+        assert_eq!(records, tdbtool_check(&path), "{context}");
         let mut expected = dump_of(&path);
         assert_nothing_lost(&expected, around, &context);
         tdbtool(&path, &c_commands(&mut expected));
