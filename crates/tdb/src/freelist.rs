@@ -6,7 +6,7 @@
 
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::image::Item;
+use crate::image::{Item, Walk};
 use crate::layout::{
     ALIGNMENT, FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE,
     growth, padded_len,
@@ -15,7 +15,7 @@ use crate::lock::{Rw, Wait};
 use crate::mutex::page_size;
 use crate::recovery::idle_area;
 
-/// Room that has been taken for a record: linked nowhere, marked as used.
+/// Room that has been taken for a record: linked nowhere, marked as dead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) offset: u32,
@@ -87,10 +87,20 @@ impl Db {
             return Ok(None);
         };
         self.image.set_word(link, record.next)?;
-        Ok(Some(Room {
-            offset,
-            rec_len: record.rec_len,
-        }))
+        self.set_aside(offset, record.rec_len).map(Some)
+    }
+
+    /// Makes room of what is in no list: a dead record without a key, which points to itself. So the
+    /// file passes its check if we are killed before the room is linked: each record of a list is
+    /// pointed to once.
+    fn set_aside(&self, offset: u32, rec_len: u32) -> Result<Room> {
+        let record = Record {
+            magic: Magic::DEAD,
+            full_hash: self.hash.hash(b""),
+            ..Record::free(offset, rec_len)
+        };
+        self.image.set_record(offset, &record)?;
+        Ok(Room { offset, rec_len })
     }
 
     /// The free list is held.
@@ -133,15 +143,19 @@ impl Db {
             return self.merge(left_offset, left, &record).map(drop);
         }
         let next = image.word(FREELIST_HEAD)?;
+        // Not marked as free before the list has it: if we are killed in between, it would swallow
+        // its neighbours, and all growth of the file, and nobody would find it. Whereas one that is
+        // in the list and marked as used counts as free, here and for the C library.
         image.set_record(
             offset,
             &Record {
                 next,
-                magic: Magic::FREE,
+                magic: Magic::USED,
                 ..record
             },
         )?;
-        image.set_word(FREELIST_HEAD, offset)
+        image.set_word(FREELIST_HEAD, offset)?;
+        image.set_magic(offset, Magic::FREE)
     }
 
     /// The record in front of `offset`, found by its tailer, if it is free.
@@ -184,6 +198,7 @@ impl Db {
             match self.search_free(length)? {
                 Search::Found(item) => return self.take(&item, length),
                 Search::Again => {}
+                Search::Nothing if self.list_lost_tail(length)? => {}
                 Search::Nothing => {
                     self.expand(length.checked_add(RECORD_SIZE).ok_or(Error::TooLarge)?)?;
                 }
@@ -193,6 +208,23 @@ impl Db {
             offset: FREELIST_HEAD,
             what: "free list loses what is freed",
         })
+    }
+
+    /// A free record at the end of the file, of at least `length`, that a walk along the list has not
+    /// met: a killed process, through the C library, has left it to nobody. It would swallow all
+    /// growth. Puts it into the list. False if there is none.
+    fn list_lost_tail(&self, length: u32) -> Result<bool> {
+        let image = &self.image;
+        let Some((offset, record)) = self.free_left_neighbour(image.size())? else {
+            return Ok(false);
+        };
+        if record.rec_len < length {
+            return Ok(false);
+        }
+        let next = image.word(FREELIST_HEAD)?;
+        image.set_record(offset, &Record { next, ..record })?;
+        image.set_word(FREELIST_HEAD, offset)?;
+        Ok(true)
     }
 
     /// Walks the free list for the smallest record of at least `length`, joining neighbours on the
@@ -209,8 +241,7 @@ impl Db {
         while let Some(item) = walk.step()? {
             let item = self.check_free(item)?;
             if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
-                walk.unlink(&item)?;
-                let rec_len = self.merge(left_offset, left, &item.record)?;
+                let rec_len = self.join_left(&mut walk, &item, left_offset, left)?;
                 if let Some(best) = &mut best
                     && best.offset == left_offset
                 {
@@ -247,11 +278,24 @@ impl Db {
         while let Some(item) = walk.step()? {
             let item = self.check_free(item)?;
             if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
-                walk.unlink(&item)?;
-                self.merge(left_offset, left, &item.record)?;
+                self.join_left(&mut walk, &item, left_offset, left)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes a free record out of the list and joins it to its left neighbour. Returns the new
+    /// length of that. As in [`Self::free`], what is in no list does not look free.
+    fn join_left(
+        &self,
+        walk: &mut Walk<'_>,
+        item: &Item,
+        left_offset: u32,
+        left: Record,
+    ) -> Result<u32> {
+        self.image.set_magic(item.offset, Magic::USED)?;
+        walk.unlink(item)?;
+        self.merge(left_offset, left, &item.record)
     }
 
     /// A record met in the free list must be free. One that is marked as used was left by a crash
@@ -283,30 +327,21 @@ impl Db {
         // Read again: the walk may have joined the record behind it, and so changed its `next`.
         let record = image.record(offset)?;
         if record.rec_len < length.saturating_add(RECORD_SIZE + 12) {
-            image.set_word(link, record.next)?;
             image.set_magic(offset, Magic::USED)?;
-            return Ok(Room {
-                offset,
-                rec_len: record.rec_len,
-            });
+            image.set_word(link, record.next)?;
+            return self.set_aside(offset, record.rec_len);
         }
         let rest = Record {
             rec_len: record.rec_len - length - RECORD_SIZE,
             ..record
         };
-        image.set_record(offset, &rest)?;
-        image.set_tailer(offset, &rest)?;
         let taken_offset = offset + rest.tailer();
-        let taken = Record {
-            magic: Magic::USED,
-            ..Record::free(0, length)
-        };
-        image.set_record(taken_offset, &taken)?;
-        image.set_tailer(taken_offset, &taken)?;
-        Ok(Room {
-            offset: taken_offset,
-            rec_len: length,
-        })
+        let room = self.set_aside(taken_offset, length)?;
+        image.set_tailer(taken_offset, &Record::free(0, length))?;
+        image.set_tailer(offset, &rest)?;
+        // All of this was inside the free record until now, where it meant nothing.
+        image.set_word(offset + REC_LEN_AT, rest.rec_len)?;
+        Ok(room)
     }
 
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.

@@ -379,7 +379,7 @@ impl Locks {
     fn upgrade_with(&self, mutexes: &MutexArea) -> Result<()> {
         loop {
             self.lock_range(self.records(), Rw::Write, Wait::Block)?;
-            if mutexes.try_upgrade_all()? {
+            if mutexes.try_upgrade_all(Wait::Block)? {
                 return Ok(());
             }
             self.lock_range(self.records(), Rw::Read, Wait::Block)?;
@@ -437,10 +437,15 @@ impl Locks {
     /// has a record locked: so nobody here may wait for the records while he holds the chains.
     fn acquire_all(&self, rw: Rw, wait: Wait) -> Result<()> {
         loop {
-            self.acquire_chains(rw, wait)?;
-            match self.lock_range(self.records(), rw, Wait::Try) {
+            // With mutexes, a traverse that meets a writer waits for the next holder too, whoever
+            // that is. So nobody is a writer before he has the records.
+            let chains_rw = if self.use_mutexes() { Rw::Read } else { rw };
+            self.acquire_chains(chains_rw, wait)?;
+            let records = self.lock_range(self.records(), rw, Wait::Try);
+            match records.and_then(|()| self.upgrade_chains(rw, wait)) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
+                    self.unlock_range(self.records());
                     self.release_chains()?;
                     if wait == Wait::Try || !matches!(error, Error::WouldBlock) {
                         return Err(error);
@@ -449,6 +454,16 @@ impl Locks {
             }
             self.lock_range(self.records(), rw, Wait::Block)?;
             self.unlock_range(self.records());
+        }
+    }
+
+    /// Second half of taking the chains for writing, which are held for reading if they are mutexes.
+    fn upgrade_chains(&self, rw: Rw, wait: Wait) -> Result<()> {
+        match &self.mutexes {
+            Some(mutexes) if rw == Rw::Write && !mutexes.try_upgrade_all(wait)? => {
+                Err(Error::WouldBlock)
+            }
+            _ => Ok(()),
         }
     }
 

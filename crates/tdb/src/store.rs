@@ -215,9 +215,9 @@ impl Db {
             full_hash: hash,
             magic: Magic::USED,
         };
-        self.image.set_record(room.offset, &record)?;
         self.image.write(room.offset + RECORD_SIZE, key)?;
         self.write_parts(room.offset + RECORD_SIZE + record.key_len, parts)?;
+        self.image.set_record(room.offset, &record)?;
         self.image.set_word(head, room.offset)
     }
 
