@@ -133,6 +133,36 @@ fn a_gigabyte_for_a_client_that_does_not_read() -> TestResult {
     Ok(())
 }
 
+/// Bytes of a record that is larger than anybody should have.
+const HUGE: usize = 100 << 20;
+
+#[test]
+fn a_record_of_a_hundred_megabytes_is_carried() -> TestResult {
+    let cluster = TestCluster::healthy()?;
+    for round in 0..2 {
+        for node in cluster.nodes() {
+            let mut client = Connection::connect(&node.socket())?;
+            client.set_limit(LIMIT);
+            let database = client.attach(DATABASE)?;
+            let mut found = None;
+            let asked = Instant::now();
+            database.update(&mut client, b"huge", |data| {
+                found = Some((data.len(), data.first().copied()));
+                vec![round; HUGE]
+            })?;
+            step(&format!("node {} after {:?}", node.pnn(), asked.elapsed()));
+            let expected = match (round, node.pnn()) {
+                (0, 0) => (0, None),
+                (1, 0) => (HUGE, Some(0)),
+                (round, _) => (HUGE, Some(round)),
+            };
+            assert_eq!(found, Some(expected), "round {round}, node {}", node.pnn());
+            assert_is_served(node)?;
+        }
+    }
+    Ok(())
+}
+
 /// A client that is new and a call for a record of its own.
 fn assert_is_served(node: &Node) -> TestResult {
     let asked = Instant::now();
