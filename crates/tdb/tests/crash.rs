@@ -13,9 +13,10 @@ mod disk;
 #[path = "crash/remains.rs"]
 mod remains;
 
-use disk::{Area, Run, Start};
+use common::golden_file;
+use disk::{Area, Disk, Run, Start};
 use remains::{Remains, assert_survives, is_pending};
-use tdb::Flags;
+use tdb::{Flags, OpenOptions};
 
 const NEW: Start = Start {
     flags: Flags::empty(),
@@ -170,5 +171,18 @@ fn the_c_library_finishes_a_rollback_that_is_cut_short() {
             });
         });
         assert!(rollbacks > 5, "{rollbacks}");
+    }
+}
+
+/// Where a crash must do no harm, free space is measured without a write, with the same result.
+#[test]
+fn measuring_free_space_leaves_a_file_alone_that_must_survive() {
+    for (flags, writes) in [(Flags::empty(), false), (Flags::NOSYNC, true)] {
+        let (disk, diary) = Disk::new(golden_file("free_adjacent"));
+        let options = OpenOptions::new().flags(flags);
+        let db = options.open_backend(Box::new(disk)).unwrap();
+        assert_eq!(db.freelist_size().unwrap(), 2, "{flags:?}");
+        assert_eq!(!diary.lock().unwrap().is_empty(), writes, "{flags:?}");
+        db.check().unwrap();
     }
 }

@@ -45,7 +45,8 @@ impl Event {
                 let start = *offset as usize;
                 bytes[start..start + data.len()].copy_from_slice(data);
             }
-            Self::Grow(size) => bytes.resize(*size as usize, 0),
+            // Much faster than `resize` where nothing is optimised.
+            Self::Grow(size) => bytes.extend(vec![0; *size as usize - bytes.len()]),
             Self::Sync | Self::Committed(_) => {}
         }
     }
