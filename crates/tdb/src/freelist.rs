@@ -298,6 +298,16 @@ impl Db {
         self.merge(left_offset, left, &item.record)
     }
 
+    /// Number of free records that have a free left neighbour. The free list is held.
+    pub(crate) fn free_followers(&self) -> Result<u64> {
+        let mut count = 0;
+        let mut walk = self.image.freelist()?;
+        while let Some(item) = walk.step()? {
+            count += u64::from(self.free_left_neighbour(item.offset)?.is_some());
+        }
+        Ok(count)
+    }
+
     /// A record met in the free list must be free. One that is marked as used was left by a crash
     /// on its way out of the list: it is free.
     fn check_free(&self, mut item: Item) -> Result<Item> {

@@ -6,7 +6,9 @@
 //! plain bytes.
 //!
 //! Growing allocates the blocks of the file before they are mapped, therefore a full disk is an
-//! error of [`Backend::grow`] and never a `SIGBUS`.
+//! error of [`Backend::grow`] and never a `SIGBUS`. A file that somebody else has made sparse gets
+//! its blocks first. If there is no room for them it is not mapped, and whoever wants to write to it
+//! gets the error before anything is changed.
 #![expect(
     unsafe_code,
     reason = "memory shared with other processes is accessed by pointer"
@@ -14,7 +16,7 @@
 #![expect(clippy::cast_ptr_alignment, reason = "every such cast is checked")]
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
@@ -23,7 +25,7 @@ use std::time::SystemTime;
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno;
-use nix::fcntl::posix_fallocate;
+use nix::fcntl::{FallocateFlags, fallocate, posix_fallocate};
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
@@ -41,6 +43,8 @@ pub(crate) struct FileBackend {
     /// The part of `map` that is known to be in the file.
     window: Cell<Window>,
     syncs: bool,
+    /// Blocks of the file are missing, and there is no room for them.
+    holes: Cell<bool>,
 }
 
 /// Address and length of the part of a mapping that may be touched; no length without one.
@@ -95,6 +99,7 @@ impl FileBackend {
             map,
             window,
             syncs,
+            holes: Cell::new(false),
         };
         new.refresh()?;
         Ok(new)
@@ -193,12 +198,51 @@ impl FileBackend {
         Ok(words)
     }
 
+    /// Gives a sparse file all its blocks. False if that is not possible.
+    fn fill_holes(&self, metadata: &Metadata) -> bool {
+        const BLOCK: u64 = 512;
+        if metadata.blocks().saturating_mul(BLOCK) >= metadata.len() {
+            return true;
+        }
+        let Ok(len) = i64::try_from(metadata.len()) else {
+            return false;
+        };
+        loop {
+            // Not `posix_fallocate`, which might write to what others are writing to, or make the
+            // file larger that another has made smaller meanwhile.
+            match fallocate(&*self.file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, len) {
+                Err(Errno::EINTR) => {}
+                // Files of file systems that compress look sparse. They are mapped as they are.
+                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS) => return true,
+                Err(_) => return false,
+            }
+        }
+    }
+
+    /// Fails if blocks are missing and there is still no room for them.
+    fn insist_on_blocks(&self) -> Result<()> {
+        if !self.holes.get() {
+            return Ok(());
+        }
+        let metadata = self.file.metadata().map_err(Error::io("fstat"))?;
+        if !self.fill_holes(&metadata) {
+            return Err(Error::NoSpace {
+                wanted: metadata.len(),
+            });
+        }
+        self.holes.set(false);
+        self.follow_size();
+        Ok(())
+    }
+
     /// Follows a change of the file's size. Bytes behind its end are mapped ahead and not touched;
     /// a mapping that is long enough stays, and with it the pages that it knows.
     fn follow_size(&self) {
         let size = self.size.get() as usize;
         let mut map = self.map.borrow_mut();
-        if map.as_ref().is_none_or(|map| map.len() < size) {
+        if self.holes.get() {
+            *map = None;
+        } else if map.as_ref().is_none_or(|map| map.len() < size) {
             *map = self.map(size);
         }
         self.window
@@ -241,6 +285,7 @@ impl Backend for FileBackend {
         let size = metadata.size().saturating_sub(self.base);
         let size = u32::try_from(size).map_err(|_| Error::TooLarge)?;
         if self.size.replace(size) != size {
+            self.holes.set(!self.fill_holes(&metadata));
             self.follow_size();
         }
         Ok(size)
@@ -263,10 +308,12 @@ impl Backend for FileBackend {
             // SAFETY: `place` found that many bytes mapped, writable as all our mappings are, and the
             // mapping is the same since.
             Place::Mapped(target) => unsafe { store(target, data) },
-            Place::File(at) => self
-                .file
-                .write_all_at(data, at)
-                .map_err(Error::io("pwrite"))?,
+            Place::File(at) => {
+                self.insist_on_blocks()?;
+                self.file
+                    .write_all_at(data, at)
+                    .map_err(Error::io("pwrite"))?;
+            }
         }
         Ok(())
     }
@@ -276,6 +323,7 @@ impl Backend for FileBackend {
         let Some(more) = new_size.checked_sub(old_size) else {
             return Ok(());
         };
+        self.insist_on_blocks()?;
         let start = self.base + u64::from(old_size);
         if let Err(error) = self.allocate(start, u64::from(more)) {
             // The file may have grown in part. Its old end is what everybody knows.

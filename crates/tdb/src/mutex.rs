@@ -51,6 +51,35 @@ const CHAIN_PATIENCE: Duration = Duration::from_millis(10);
 /// Number of the free list's mutex. Chain `b` has number `b + 1`.
 pub(crate) const FREELIST: u32 = 0;
 
+/// How long to sleep for a mutex before looking at it again.
+const SLEEP_SECONDS: libc::time_t = 1;
+
+/// Waits for a mutex.
+///
+/// The wake-up of an unlock is lost with the process that got it, if that is killed before it has
+/// the mutex and another one was faster. The rest would sleep for ever before a mutex that nobody
+/// holds. So we look again from time to time, and wake another one that may be a program of the C
+/// library.
+///
+/// # Safety
+/// `mutex` is mapped writable and initialised.
+unsafe fn lock_patiently(mutex: *mut pthread_mutex_t) -> i32 {
+    // SAFETY: as the caller promises; the futex is the first word of a mutex of glibc.
+    unsafe {
+        let mut result = libc::pthread_mutex_trylock(mutex);
+        while result == libc::EBUSY || result == libc::ETIMEDOUT {
+            let mut until: libc::timespec = std::mem::zeroed();
+            libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut until);
+            until.tv_sec += SLEEP_SECONDS;
+            result = libc::pthread_mutex_timedlock(mutex, &raw const until);
+            if result == libc::ETIMEDOUT {
+                libc::syscall(libc::SYS_futex, mutex, libc::FUTEX_WAKE, 1);
+            }
+        }
+        result
+    }
+}
+
 /// Size of a page of this machine.
 pub(crate) fn page_size() -> u32 {
     static SIZE: OnceLock<u32> = OnceLock::new();
@@ -249,7 +278,7 @@ impl MutexArea {
         // initialised by whoever created the database.
         let result = unsafe {
             match wait {
-                Wait::Block => libc::pthread_mutex_lock(mutex),
+                Wait::Block => lock_patiently(mutex),
                 Wait::Try => libc::pthread_mutex_trylock(mutex),
             }
         };

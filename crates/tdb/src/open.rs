@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::errno::Errno;
-use nix::fcntl::posix_fallocate;
 
 use crate::backend::{Backend, Memory};
 use crate::db::{Db, Opened};
@@ -568,10 +567,10 @@ impl Opening<'_> {
         // Nothing keeps others from clearing the file of a handle that only reads, and to touch
         // the map of a file that has become shorter is deadly.
         let by_calls = self.flags.contains(Flags::NOMMAP) || self.options.read_only;
-        let access = if !by_calls && fill_holes(file).map_err(OpenError::io("filling holes"))? {
-            Access::Mapped
-        } else {
+        let access = if by_calls {
             Access::Calls
+        } else {
+            Access::Mapped
         };
         let syncs = !self.flags.contains(Flags::NOSYNC);
         let len = file.metadata().map_err(OpenError::io("fstat"))?.len();
@@ -609,17 +608,4 @@ impl Opening<'_> {
         }
         result.map_err(OpenError::Recovery)
     }
-}
-
-/// Gives a sparse file all its blocks, so that no write into the mapping can find the disk full.
-/// False if the disk is full.
-fn fill_holes(file: &File) -> io::Result<bool> {
-    const BLOCK: u64 = 512;
-    let metadata = file.metadata()?;
-    if metadata.blocks().saturating_mul(BLOCK) >= metadata.len() {
-        return Ok(true);
-    }
-    let len = i64::try_from(metadata.len()).map_err(io::Error::other)?;
-    // File systems that compress look sparse and cannot allocate ahead: they are mapped as is.
-    Ok(posix_fallocate(file, 0, len) != Err(Errno::ENOSPC))
 }

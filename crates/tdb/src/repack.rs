@@ -11,6 +11,7 @@ use crate::db::{Db, content_len, unless_blocked};
 use crate::error::{Error, Result};
 use crate::layout::{FREELIST_HEAD, Magic, RECORD_SIZE, TAILER_SIZE, chain_head};
 use crate::lock::{Rw, Wait};
+use crate::open::Flags;
 use crate::traverse::Copy;
 
 /// What is known about the free list.
@@ -25,8 +26,10 @@ struct FreeSpace {
 impl Db {
     /// Number of entries of the free list: pieces of free space. Waits for its lock.
     ///
-    /// Neighbours are joined on the way and count as one, unless this handle cannot write now.
-    /// (The C library joins them under a read lock, by which two callers can spoil the list.)
+    /// Neighbours count as one, unless this handle cannot write now. They are joined on the way in
+    /// a transaction, and with `NOSYNC`; else not, since a crash in the middle of that would leave a
+    /// file that does not pass its check. (The C library joins them always, under a read lock, by
+    /// which two callers can spoil the list.)
     pub fn freelist_size(&self) -> Result<u64> {
         self.freelist_size_for(Wait::Block)
     }
@@ -43,8 +46,12 @@ impl Db {
         // Who has the whole database locked does not lock the free list: a chain keeps him out.
         let _chain = self.lock_chain(0, Rw::Write, wait)?;
         let _freelist = self.lock_freelist(wait)?;
-        self.join_free()?;
-        Ok(self.free_space()?.entries)
+        if self.in_transaction() || self.flags.get().contains(Flags::NOSYNC) {
+            self.join_free()?;
+            return Ok(self.free_space()?.entries);
+        }
+        let entries = self.free_space()?.entries;
+        Ok(entries.saturating_sub(self.free_followers()?))
     }
 
     /// Puts all free space in one place, or two if the recovery area lies between, and drops dead

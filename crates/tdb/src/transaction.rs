@@ -13,8 +13,8 @@ use crate::backend::length;
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::layout::{
-    ByteOrder, FREELIST_HEAD, MAGIC_AT, Magic, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE,
-    growth,
+    ByteOrder, FREELIST_HEAD, MAGIC_AT, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record,
+    TAILER_SIZE, growth,
 };
 use crate::lock::{LockByte, Range as LockRange, Rw, Taken, Wait};
 use crate::mutex::page_size;
@@ -285,7 +285,7 @@ impl Db {
         match self.usable_area(old_size)? {
             Some(area) if self.fits(area)? => self.reuse_area(area),
             Some(area) if area.range().end == self.image.size() => {
-                self.reuse_area(self.larger_area(area.start)?)
+                self.reuse_area(self.enlarge_area(area)?)
             }
             Some(former) => {
                 self.free_area(former, old_size)?;
@@ -342,6 +342,18 @@ impl Db {
             .checked_add(RECORD_SIZE)
             .and_then(|start| start.checked_add(capacity));
         end.map(|_| Area { start, capacity }).ok_or(Error::TooLarge)
+    }
+
+    /// Lets the area, which is the last thing in the file, reach further. What is written there next
+    /// is no longer behind the end of all records then, however much of it gets to the disk.
+    fn enlarge_area(&self, area: Area) -> Result<Area> {
+        let larger = self.larger_area(area.start)?;
+        self.image.backend().grow(larger.range().end)?;
+        self.image.sync()?;
+        let capacity = self.image.order().bytes(larger.capacity);
+        self.write_through(area.start + REC_LEN_AT, &capacity)?;
+        self.image.sync()?;
+        Ok(larger)
     }
 
     /// Gives an area that is too small to the free list, as part of the transaction.

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::disk::{Disk, Event, Records, apply};
+use common::disk::{Disk, Event, Records};
 use common::{dump_of, records_of, tdbtool, tdbtool_check};
 use tdb::{Db, Flags, OpenOptions, StoreMode};
 
@@ -122,7 +122,7 @@ fn for_each_moment(flags: Flags, mut look: impl FnMut(&[u8], &[Records; 2], usiz
             .iter()
             .rposition(|event| matches!(event, Event::Committed(_)));
         for position in 0..last.unwrap() {
-            apply(&mut image, &diary[position]);
+            diary[position].apply(&mut image);
             if !matches!(diary[position], Event::Committed(_)) {
                 look(&image, &around(&diary, position), position);
             }

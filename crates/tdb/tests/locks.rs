@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -389,4 +389,51 @@ fn locks_nest_within_a_handle() {
             .store(A.as_bytes(), b"yes", StoreMode::Replace)
             .unwrap();
     }
+}
+
+/// A process that is killed can take the wake-up with it that all others wait for. They get the
+/// mutex that nobody holds.
+#[test]
+fn a_lost_wake_up_does_not_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wake-up.tdb");
+    let flags = Flags::MUTEX_LOCKING | Flags::CLEAR_IF_FIRST;
+    let options = OpenOptions::new().flags(flags).hash_size(1).create(true);
+    let holder = options.open(&path).unwrap();
+    let waiter = holder.reopen().unwrap();
+    let (locked, is_locked) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let holding = std::thread::spawn({
+        let locked = locked.clone();
+        move || {
+            std::mem::forget(holder.chainlock(b"key").unwrap());
+            locked.send(()).unwrap();
+            let _ = ended.recv();
+        }
+    });
+    is_locked.recv().unwrap();
+    let waiting = std::thread::spawn(move || {
+        drop(waiter.chainlock(b"key").unwrap());
+        locked.send(()).unwrap();
+    });
+    // The futex of chain 0, which says that somebody sleeps.
+    let (file, at) = (
+        std::fs::File::options()
+            .read(true)
+            .write(true)
+            .open(&path)
+            .unwrap(),
+        216 + 40,
+    );
+    let mut word = [0; 4];
+    while word[3] & 0x80 == 0 {
+        std::thread::yield_now();
+        file.read_exact_at(&mut word, at).unwrap();
+    }
+    file.write_all_at(&[0; 4], at).unwrap();
+    let woken = is_locked.recv_timeout(Duration::from_secs(30));
+    woken.expect("the waiter still sleeps");
+    waiting.join().unwrap();
+    drop(end);
+    holding.join().unwrap();
 }

@@ -1,4 +1,4 @@
-//! A database whose writes are noted one by one.
+//! A disk that keeps a diary.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -18,6 +18,41 @@ pub enum Event {
     Committed(Records),
 }
 
+impl Event {
+    /// Applies those pieces, each in one sector, that `random` chooses.
+    pub fn apply_some(&self, bytes: &mut Vec<u8>, random: &mut fastrand::Rng) {
+        let &Self::Write(mut at, ref data) = self else {
+            // The size of a file is never lost while writes behind its old end are kept.
+            return self.apply(bytes);
+        };
+        let mut rest = &data[..];
+        while !rest.is_empty() {
+            let len = (SECTOR - at % SECTOR).min(u32::try_from(rest.len()).unwrap());
+            let (piece, behind) = rest.split_at(len as usize);
+            if random.bool() {
+                bytes[at as usize..][..piece.len()].copy_from_slice(piece);
+            }
+            (at, rest) = (at + len, behind);
+        }
+    }
+
+    /// Does to `bytes` what was done to the disk.
+    pub fn apply(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Write(offset, data) => {
+                let start = *offset as usize;
+                bytes[start..start + data.len()].copy_from_slice(data);
+            }
+            // Much faster than `resize` where nothing is optimised.
+            Self::Grow(size) => bytes.extend(vec![0; *size as usize - bytes.len()]),
+            Self::Sync | Self::Committed(_) => {}
+        }
+    }
+}
+
+/// What a disk writes as a whole or not at all.
+const SECTOR: u32 = 512;
+
 pub type Diary = Arc<Mutex<Vec<Event>>>;
 
 /// A disk in memory that keeps a diary.
@@ -27,30 +62,28 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// A disk that holds `bytes`, and its diary.
     pub fn new(bytes: Vec<u8>) -> (Self, Diary) {
         let diary = Diary::default();
-        let disk = Self {
-            bytes: RefCell::new(bytes),
-            diary: Arc::clone(&diary),
-        };
-        (disk, diary)
+        let bytes = RefCell::new(bytes);
+        (
+            Self {
+                bytes,
+                diary: Arc::clone(&diary),
+            },
+            diary,
+        )
     }
 
     fn range(&self, offset: u32, len: usize) -> Result<std::ops::Range<usize>> {
-        let (start, size) = (offset as usize, self.bytes.borrow().len());
-        if start + len <= size {
+        let (start, size) = (offset as usize, self.size());
+        if start + len <= size as usize {
             return Ok(start..start + len);
         }
-        Err(Error::OutOfBounds {
-            offset,
-            len,
-            size: u32::try_from(size).unwrap(),
-        })
+        Err(Error::OutOfBounds { offset, len, size })
     }
 
     fn note(&self, event: Event) {
-        apply(&mut self.bytes.borrow_mut(), &event);
+        event.apply(&mut self.bytes.borrow_mut());
         self.diary.lock().unwrap().push(event);
     }
 }
@@ -86,17 +119,5 @@ impl Backend for Disk {
     fn sync(&self) -> Result<()> {
         self.note(Event::Sync);
         Ok(())
-    }
-}
-
-/// Does to `bytes` what was done to the disk.
-pub fn apply(bytes: &mut Vec<u8>, event: &Event) {
-    match event {
-        Event::Write(offset, data) => {
-            let start = *offset as usize;
-            bytes[start..start + data.len()].copy_from_slice(data);
-        }
-        Event::Grow(size) => bytes.resize(*size as usize, 0),
-        Event::Sync | Event::Committed(_) => {}
     }
 }
