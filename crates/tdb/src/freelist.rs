@@ -161,7 +161,7 @@ impl Db {
     /// The record in front of `offset`, found by its tailer, if it is free.
     fn free_left_neighbour(&self, offset: u32) -> Result<Option<(u32, Record)>> {
         let data_start = self.image.data_start();
-        if offset - TAILER_SIZE <= data_start {
+        if offset <= data_start + TAILER_SIZE {
             return Ok(None);
         }
         let tailer = self.image.word(offset - TAILER_SIZE)?;

@@ -301,6 +301,12 @@ impl Db {
         if start == 0 {
             return Ok(None);
         }
+        if start < self.image.data_start() {
+            return Err(Error::Corrupt {
+                offset: start,
+                what: "recovery area lies in the header",
+            });
+        }
         let record = self.image.record(start)?;
         if record.magic != Magic::IDLE && record.magic != Magic::RECOVERY {
             return Err(Error::Corrupt {
