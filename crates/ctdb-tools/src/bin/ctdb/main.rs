@@ -18,6 +18,7 @@ mod cmd_tunable;
 mod context;
 mod database;
 mod exit;
+mod fetch_lock;
 mod node_flags;
 mod nodes_list;
 mod options;
