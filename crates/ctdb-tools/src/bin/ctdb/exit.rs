@@ -13,6 +13,7 @@ pub(crate) type Outcome = Result<i32, Failure>;
 pub(crate) const EIO: i32 = 5;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ERANGE: i32 = 34;
+pub(crate) const EDEADLK: i32 = 35;
 pub(crate) const ETIMEDOUT: i32 = 110;
 
 /// Why a subcommand ended early.

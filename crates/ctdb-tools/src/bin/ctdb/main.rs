@@ -14,18 +14,22 @@ mod cmd_offline;
 mod cmd_record;
 mod cmd_statistics;
 mod cmd_status;
+mod cmd_transaction;
 mod cmd_tunable;
 mod context;
 mod database;
 mod exit;
 mod fetch_lock;
+mod g_lock;
 mod node_flags;
 mod nodes_list;
 mod options;
 mod output;
+mod record_lines;
 mod records;
 mod takeover_run;
 mod times;
+mod transaction;
 mod usage;
 
 use std::process::ExitCode;
@@ -179,10 +183,6 @@ fn is_built(name: &str) -> bool {
             | "backupdb"
             | "restoredb"
             | "wipedb"
-            | "pfetch"
-            | "pstore"
-            | "pdelete"
-            | "ptrans"
             | "tfetch"
             | "tstore"
     )
@@ -243,6 +243,10 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "readkey" => cmd_record::readkey(context).await,
         "writekey" => cmd_record::writekey(context).await,
         "deletekey" => cmd_record::deletekey(context).await,
+        "pfetch" => cmd_transaction::pfetch(context).await,
+        "pstore" => cmd_transaction::pstore(context).await,
+        "pdelete" => cmd_transaction::pdelete(context).await,
+        "ptrans" => cmd_transaction::ptrans(context).await,
         other => not_available(other),
     }
 }
