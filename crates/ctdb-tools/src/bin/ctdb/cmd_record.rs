@@ -49,8 +49,11 @@ pub(crate) async fn catdb(context: &Context) -> Outcome {
         let Ok((header, data)) = record.split() else {
             return Err(Failure::silent(EIO));
         };
-        print(&dump(&record.key, &header, data))?;
-        count += 1;
+        // Daemons leave out empty records of volatile databases only.
+        if !data.is_empty() {
+            print(&dump(&record.key, &header, data))?;
+            count += 1;
+        }
     }
     print(&format!("Dumped {count} records\n")).map(|()| 0)
 }
