@@ -6,7 +6,7 @@
 //! |    104 |    4 | `db_id` of the first buffer                  |
 //! |    108 |    4 | number of its records                        |
 //! |    112 |    8 | length of its records                        |
-//! |    120 |      | records, packed: see [`RecData`](crate::RecData) |
+//! |    120 |      | records, packed: see [`RecData`]             |
 //!
 //! Further buffers follow without padding. Whoever has the file pushes its bytes into a
 //! [`BackupReader`] piece by piece and takes out the header, then one buffer after the other;
