@@ -51,7 +51,20 @@ fn main() -> io::Result<()> {
         }
     }
     println!("{number} packets became seeds");
+    seed_backups(root)?;
     seed_files(root)
+}
+
+/// Backups, each cut in its header.
+fn seed_backups(root: &Path) -> io::Result<()> {
+    let mut number = 0;
+    for entry in fs::read_dir(root.join("../crates/ctdb-proto/tests/golden/backup"))? {
+        number += 1;
+        let file = fs::read(entry?.path())?;
+        write(root, "decode_backup", number, &[&[50], &file])?;
+    }
+    println!("{number} backups became seeds");
+    Ok(())
 }
 
 /// Small TDB files, sound and damaged ones.

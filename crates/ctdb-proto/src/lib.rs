@@ -6,6 +6,7 @@
 //! - [`Packet`] is one packet: a [`Header`] and a [`Body`], one variant for each operation.
 //! - [`control`] holds the requests and replies that travel in [`ReqControl`] and
 //!   [`ReplyControl`]; [`message`] those that travel in [`ReqMessage`].
+//! - [`backup`] is the one file among all this: a database as `ctdb backupdb` saves it.
 //! - [`wire`] has the [`Wire`] trait that every structure implements, and the checked primitives.
 //!
 //! Bytes come from hostile places, so nothing here panics on them, and a count or a length is
@@ -15,6 +16,7 @@
 #![deny(clippy::indexing_slicing)]
 
 pub mod addr;
+pub mod backup;
 pub mod call;
 pub mod control;
 pub mod error;
@@ -36,6 +38,7 @@ pub mod vnnmap;
 pub mod wire;
 
 pub use addr::SockAddr;
+pub use backup::{BackupError, BackupHeader, BackupPart, BackupReader, BackupWriter};
 pub use call::{CallFlags, CallId, ReplyCall, ReplyDmaster, ReplyError, ReqCall, ReqDmaster};
 pub use control::{
     AddrInfo, BanState, Connection, ConnectionList, ControlDecodeError, ControlFlags, DbVacuum,

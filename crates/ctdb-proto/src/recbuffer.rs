@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::wire::{require, take_bytes, to_u32, to_usize};
+use crate::wire::{expect_end, require, take_bytes, to_u32, to_usize};
 use crate::{DbId, DecodeError, RecordHeader, ReqId, Wire};
 
 /// One record of a batch or of a traverse (`rec_data` in `wire.md 4.2`).
@@ -106,6 +106,23 @@ impl RecBuffer {
         }
     }
 
+    /// A batch whose records fill `records` to the last byte.
+    pub(crate) fn new(db_id: DbId, count: u32, records: Bytes) -> Result<Self, DecodeError> {
+        let used = length_of_records(count, &records)?;
+        expect_end(&records.slice(used..))?;
+        Ok(Self {
+            db_id,
+            count,
+            records,
+        })
+    }
+
+    /// The same records for another database.
+    #[must_use]
+    pub fn for_db(self, db_id: DbId) -> Self {
+        Self { db_id, ..self }
+    }
+
     /// Starts a batch.
     pub fn builder(db_id: DbId) -> RecBufferBuilder {
         RecBufferBuilder {
@@ -140,6 +157,11 @@ impl RecBuffer {
         RecBufferIter {
             rest: &self.records,
         }
+    }
+
+    /// The records in their wire form, without what stands before them in a batch.
+    pub(crate) fn records(&self) -> &[u8] {
+        &self.records
     }
 
     /// The batch as the payload of a message or a control.
@@ -178,21 +200,25 @@ impl Wire for RecBuffer {
     fn decode(src: &mut impl Buf) -> Result<Self, DecodeError> {
         let db_id = DbId::decode(src)?;
         let count = u32::decode(src)?;
-        require(src, to_usize(count).saturating_mul(RecData::MIN_LEN))?;
         let mut records = src.copy_to_bytes(src.remaining());
-        let mut rest: &[u8] = &records;
-        for _ in 0..count {
-            let lengths = Lengths::decode(&mut rest)?;
-            rest.advance(to_usize(lengths.key) + to_usize(lengths.data));
-        }
-        let used = records.len() - rest.len();
-        records.truncate(used);
+        records.truncate(length_of_records(count, &records)?);
         Ok(Self {
             db_id,
             count,
             records,
         })
     }
+}
+
+/// How many of the bytes `count` records take, each of them checked.
+fn length_of_records(count: u32, bytes: &[u8]) -> Result<usize, DecodeError> {
+    require(&bytes, to_usize(count).saturating_mul(RecData::MIN_LEN))?;
+    let mut rest = bytes;
+    for _ in 0..count {
+        let lengths = Lengths::decode(&mut rest)?;
+        rest.advance(to_usize(lengths.key) + to_usize(lengths.data));
+    }
+    Ok(bytes.len() - rest.len())
 }
 
 /// Walks through the records of a [`RecBuffer`].

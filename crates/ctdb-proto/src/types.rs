@@ -313,6 +313,8 @@ impl Srvid {
     pub const RANGE_CLIENT: Self = Self(0xBE00_0000_0000_0000);
     /// Base of the ids of the `ctdb` tool.
     pub const RANGE_TOOL: Self = Self(0xCE00_0000_0000_0000);
+    /// Where `ctdb restoredb` sends its batches of records.
+    pub const RESTORE: Self = Self(0xCE02_0000_0000_0000);
     /// Base of the ids of Samba.
     pub const RANGE_SAMBA: Self = Self(0xFE00_0000_0000_0000);
 

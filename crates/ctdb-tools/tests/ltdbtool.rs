@@ -3,9 +3,15 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
 
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
+use nix::pty::openpty;
 use tdb::{Flags, OpenOptions, StoreMode};
 
 const OURS: &str = env!("CARGO_BIN_EXE_ltdbtool");
@@ -187,4 +193,65 @@ fn help_goes_to_standard_output() {
         }
         assert_eq!((stderr.as_str(), output.status.code()), ("", Some(0)));
     }
+}
+
+/// More than a pipe holds, so that a dump of it waits for its reader.
+fn make_long_file(path: &Path) {
+    let db = OpenOptions::new().create_new(true).open(path).unwrap();
+    for number in 0..40u32 {
+        let value = [header(1, 0, 0, 0), vec![b'x'; 10_000]].concat();
+        db.store(&number.to_le_bytes(), &value, StoreMode::Insert)
+            .unwrap();
+    }
+}
+
+/// What a dump prints, to whom it takes longer than a second to read it.
+fn dump_slowly(file: &Path, stderr: Stdio) -> Vec<u8> {
+    let mut child = Command::new(OURS)
+        .arg("dump")
+        .arg(file)
+        .stdout(Stdio::piped())
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    thread::sleep(Duration::from_millis(1500));
+    let mut text = Vec::new();
+    child.stdout.take().unwrap().read_to_end(&mut text).unwrap();
+    assert!(child.wait().unwrap().success());
+    text
+}
+
+/// Everything that was written to a terminal which has been closed.
+fn shown_on(terminal: OwnedFd) -> String {
+    let (mut file, mut text, mut some) = (File::from(terminal), Vec::new(), [0; 4096]);
+    loop {
+        match file.read(&mut some) {
+            // The end of a terminal is an error.
+            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EIO as i32) => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            count => text.extend_from_slice(&some[..count.unwrap()]),
+        }
+    }
+    String::from_utf8(text).unwrap()
+}
+
+#[test]
+fn long_work_is_counted_on_a_terminal_and_nowhere_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("long.tdb");
+    make_long_file(&file);
+    let expected = run(DEBIANS, "dump long.tdb", dir.path()).stdout;
+
+    let terminal = openpty(None, None).unwrap();
+    let text = dump_slowly(&file, terminal.slave.into());
+    assert!(text == expected, "the count is no part of the dump");
+    let shown = shown_on(terminal.master);
+    let counted = shown.trim_start_matches('\r').split(' ').next().unwrap();
+    assert!((1..=40).contains(&counted.parse().unwrap()), "{shown:?}");
+    assert!(shown.ends_with("records\r\x1b[K"), "{shown:?}");
+
+    let quiet = dir.path().join("stderr");
+    let text = dump_slowly(&file, File::create(&quiet).unwrap().into());
+    assert!(text == expected);
+    assert_eq!(std::fs::read_to_string(quiet).unwrap(), "");
 }

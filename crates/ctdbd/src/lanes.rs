@@ -123,12 +123,12 @@ impl Inbox {
 impl Lane {
     /// The lane of a packet from a peer.
     ///
-    /// Batches of records that a recovery sends as messages are counted by the controls around
-    /// them, so they take the lane of the controls.
+    /// Batches of records that a recovery or `ctdb restoredb` sends as messages are counted by the
+    /// controls around them, so they take the lane of the controls.
     pub(crate) fn of_peer(packet: &Packet) -> Self {
         match &packet.body {
             Body::ReqKeepalive(_) | Body::ReqControl(_) | Body::ReplyControl(_) => Self::Urgent,
-            Body::ReqMessage(message) if is_of_daemons(message.srvid) => Self::Urgent,
+            Body::ReqMessage(message) if goes_with_controls(message.srvid) => Self::Urgent,
             _ => Self::Work,
         }
     }
@@ -137,17 +137,18 @@ impl Lane {
     fn of_client(packet: &Packet) -> Self {
         match &packet.body {
             Body::ReqControl(_) => Self::Urgent,
-            Body::ReqMessage(message) if is_of_daemons(message.srvid) => Self::Urgent,
+            Body::ReqMessage(message) if goes_with_controls(message.srvid) => Self::Urgent,
             _ => Self::Work,
         }
     }
 }
 
-/// Whether a message is part of the talk between daemons (cluster.md, table of messages).
-fn is_of_daemons(srvid: Srvid) -> bool {
+/// Whether a message is part of the talk between daemons (cluster.md, table of messages), or in
+/// the middle of a restore.
+fn goes_with_controls(srvid: Srvid) -> bool {
     const FIRST: u64 = Srvid::RECOVERY.0;
     const LAST: u64 = Srvid::DISABLE_IP_CHECK.0;
-    (FIRST..=LAST).contains(&srvid.0)
+    srvid == Srvid::RESTORE || (FIRST..=LAST).contains(&srvid.0)
 }
 
 /// Keeps the packets of one client in order although they take two lanes: an urgent packet takes
@@ -213,12 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn leader_broadcasts_and_recovery_batches_are_urgent_and_samba_messages_are_not() {
+    fn leader_broadcasts_and_batches_of_records_are_urgent_and_samba_messages_are_not() {
         assert_eq!(Lane::of_peer(&message(Srvid::LEADER)), Lane::Urgent);
         assert_eq!(
             Lane::of_peer(&message(Srvid(Srvid::RECOVERY.0 + 17))),
             Lane::Urgent
         );
+        assert_eq!(Lane::of_peer(&message(Srvid::RESTORE)), Lane::Urgent);
         assert_eq!(
             Lane::of_peer(&message(Srvid::SAMBA_NOTIFY_PROXY)),
             Lane::Work

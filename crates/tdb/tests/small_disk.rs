@@ -122,18 +122,6 @@ impl Disk {
         }
         db
     }
-
-    /// Fails unless both libraries find the file sound, with the records that were acknowledged.
-    fn assert_kept(&self, db: &Acknowledged, context: &str) {
-        db.assert_kept(context);
-        let path = db.db.path();
-        assert_eq!(dump_of(path), db.records, "{context}, by tdbdump");
-        if db.db.uses_mutexes() {
-            assert!(tdbtool_check(path).is_some(), "{context}: tdbtool check");
-        } else {
-            assert_sound_for_c(path, context);
-        }
-    }
 }
 
 /// A database, and what it must contain.
@@ -143,6 +131,18 @@ struct Acknowledged {
 }
 
 impl Acknowledged {
+    /// Fails unless both libraries find the file sound, with the records that were acknowledged.
+    fn assert_kept_for_both(&self, context: &str) {
+        self.assert_kept(context);
+        let path = self.db.path();
+        assert_eq!(dump_of(path), self.records, "{context}, by tdbdump");
+        if self.db.uses_mutexes() {
+            assert!(tdbtool_check(path).is_some(), "{context}: tdbtool check");
+        } else {
+            assert_sound_for_c(path, context);
+        }
+    }
+
     fn store(&mut self, key: &[u8], data: &[u8]) -> Result<()> {
         self.db.store(key, data, StoreMode::Replace)?;
         self.records.insert(key.to_vec(), data.to_vec());
@@ -235,11 +235,11 @@ fn fill_with(flags: Flags) {
                 disk.leave(pages);
                 fill_up(&mut db, operation, &context);
                 assert!(!db.db.in_transaction(), "{context}");
-                disk.assert_kept(&db, &context);
+                db.assert_kept_for_both(&context);
                 // It goes on as soon as there is room.
                 disk.make_room();
                 operation(&mut db, 0).unwrap_or_else(|error| panic!("{context}: {error}"));
-                disk.assert_kept(&db, &context);
+                db.assert_kept_for_both(&context);
             }
         }
     });
@@ -272,7 +272,7 @@ fn a_full_disk_does_not_keep_records_from_being_changed() {
             assert!(db.db.delete(&[1]).unwrap());
             db.records.remove(&[1][..]);
             db.store(b"instead", &[8; 150]).unwrap();
-            disk.assert_kept(&db, &context);
+            db.assert_kept_for_both(&context);
             drop(db.db);
             let path = disk.dir.join("full.tdb");
             let again = OpenOptions::new().flags(flags - Flags::CLEAR_IF_FIRST);
@@ -339,7 +339,7 @@ fn files_of_ours_have_all_their_blocks() {
                 |db, n| db.store(&n.to_le_bytes(), &[2; 100]),
                 &context,
             );
-            disk.assert_kept(&db, &context);
+            db.assert_kept_for_both(&context);
             disk.make_room();
             std::fs::remove_file(&path).unwrap();
         }
@@ -388,7 +388,7 @@ fn a_sparse_file_on_a_full_disk_can_be_read_but_not_written() {
             disk.make_room();
             for (name, operation) in OPERATIONS {
                 operation(&mut db, 0).unwrap();
-                disk.assert_kept(&db, &format!("{context}, {name}, later"));
+                db.assert_kept_for_both(&format!("{context}, {name}, later"));
             }
             assert_not_sparse(&path, &context);
         }
@@ -414,7 +414,7 @@ fn a_hole_that_another_process_makes_is_noticed() {
             disk.make_room();
             disk.leave(300);
             fill_up(&mut db, OPERATIONS[0].1, &context);
-            disk.assert_kept(&db, &context);
+            db.assert_kept_for_both(&context);
             assert_not_sparse(db.db.path(), &context);
             disk.make_room();
         }
@@ -430,6 +430,6 @@ fn an_unfinished_commit_is_rolled_back_on_a_full_disk() {
         disk.leave(0);
         let db = OpenOptions::new().open(&path).unwrap();
         let records = records_of(&db);
-        disk.assert_kept(&Acknowledged { db, records }, "after the rollback");
+        Acknowledged { db, records }.assert_kept_for_both("after the rollback");
     });
 }

@@ -10,8 +10,9 @@ use ctdb_proto::control::{
     PublicIpInfo, PublicIpList, Reply, Request, TunableNames, Uptime,
 };
 use ctdb_proto::{
-    Capabilities, DbFlags, DbId, FixedStr, Generation, NodeFlags, Pnn, RecMode, RecordFlags,
-    RecordHeader, Rsn, RunState, SockAddr, Srvid, TdbOpenFlags, TimeVal, VnnMap,
+    Capabilities, DB_SEQNUM_KEY, DbFlags, DbId, FixedStr, Generation, NodeFlags, Pnn, RecBuffer,
+    RecMode, RecordFlags, RecordHeader, Rsn, RunState, SockAddr, Srvid, TdbOpenFlags, TimeVal,
+    VnnMap,
 };
 use serde_json::Value;
 use tdb::{Db, Flags, OpenOptions, StoreMode};
@@ -203,6 +204,7 @@ impl State {
             Request::SetDbReadonly(id) => self.set_db_flag(id, DbFlags::READONLY),
             Request::SetDbSticky(id) => self.set_db_flag(id, DbFlags::STICKY),
             Request::TraverseStartExt(_) => Reply::DONE,
+            Request::Trans3Commit(records) => self.commit(&records),
             _ => Reply::FAILED,
         }
     }
@@ -325,6 +327,26 @@ impl State {
             .find(|db| db.id == id)
             .and_then(|db| db.file.as_ref())
             .unwrap()
+    }
+
+    /// Stores all records; empty ones with a history are deleted.
+    fn commit(&mut self, records: &RecBuffer) -> Reply {
+        for record in records {
+            let (header, data) = record.split().unwrap();
+            if record.key == DB_SEQNUM_KEY {
+                let number = u64::from_le_bytes(data.try_into().unwrap());
+                let mut dbs = self.dbs.iter_mut();
+                dbs.find(|db| db.id == records.db_id()).unwrap().seqnum = number;
+            }
+            let file = self.file(records.db_id());
+            if data.is_empty() && header.rsn > Rsn(0) {
+                drop(file.delete(record.key));
+            } else {
+                file.store(record.key, record.data, StoreMode::Replace)
+                    .unwrap();
+            }
+        }
+        Reply::DONE
     }
 
     /// A call that migrates a record: it is made if it does not exist.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use ctdb_conf::number::{CNumber, c_decimal, c_number};
 
@@ -35,13 +36,15 @@ impl Arguments {
     /// `value` and goes into the error text.
     pub(crate) fn data(&self, index: usize, what: &str) -> Result<Vec<u8>, Failure> {
         let word = self.0.get(index).ok_or(Failure::Usage)?.as_bytes();
-        let Some(digits) = word.strip_prefix(b"0x") else {
-            return Ok(word.to_vec());
-        };
-        decode_hex(digits).map_err(|line| {
+        decode_data(word, b"").map_err(|line| {
             let line_2 = format!("Failed to parse {what} {}", String::from_utf8_lossy(word));
             Failure::with_code(EINVAL, line).and(line_2)
         })
+    }
+
+    /// A word as the name of a file.
+    pub(crate) fn path(&self, index: usize) -> Option<&Path> {
+        self.0.get(index).map(Path::new)
     }
 
     /// Fails with the usage of the command unless there are so many words.
@@ -57,17 +60,27 @@ impl Arguments {
     }
 }
 
-/// Reads pairs of hex digits; the error is the line to print.
-fn decode_hex(digits: &[u8]) -> Result<Vec<u8>, String> {
+/// The bytes of a Data argument; the error is the line to print. It shows `behind` as well, what
+/// follows the argument: the original prints to the end of its text.
+pub(crate) fn decode_data(word: &[u8], behind: &[u8]) -> Result<Vec<u8>, String> {
+    match word.strip_prefix(b"0x") {
+        Some(digits) => decode_hex(digits, behind),
+        None => Ok(word.to_vec()),
+    }
+}
+
+/// Reads pairs of hex digits.
+fn decode_hex(digits: &[u8], behind: &[u8]) -> Result<Vec<u8>, String> {
+    let shown = |digits: &[u8]| String::from_utf8_lossy(&[digits, behind].concat()).into_owned();
     if !digits.len().is_multiple_of(2) {
-        let shown = String::from_utf8_lossy(digits);
+        let shown = shown(digits);
         return Err(format!("Key ({shown}) contains odd number of hex digits"));
     }
     let mut bytes = Vec::with_capacity(digits.len() / 2);
     let mut rest = digits;
     while let [high, low, after @ ..] = rest {
         let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low)) else {
-            return Err(format!("Invalid hex: {}", String::from_utf8_lossy(rest)));
+            return Err(format!("Invalid hex: {}", shown(rest)));
         };
         bytes.push(high << 4 | low);
         rest = after;

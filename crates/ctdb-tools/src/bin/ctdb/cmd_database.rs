@@ -1,6 +1,7 @@
-//! `getdbmap`, `getdbstatus` and `attach`: databases as such (`cli.md` 2.6).
+//! `getdbmap`, `getdbstatus`, `attach`, `detach` and their kin: databases as such (`cli.md` 2.6).
 
-use ctdb_proto::{DbFlags, DbId};
+use ctdb_proto::control::Request;
+use ctdb_proto::{ControlFlags, DbFlags, DbId, NodeFlags, RecMode, ReplyControl};
 
 use crate::context::Context;
 use crate::database::{self, Database, attach as attach_to};
@@ -88,6 +89,73 @@ async fn volatile_argument(context: &Context, flag: &str) -> Result<Database, Fa
     Err(Failure::new(format!(
         "{flag} can be set only on volatile DB"
     )))
+}
+
+/// Detaches volatile databases from all nodes. An unknown one is reported, and is no failure.
+pub(crate) async fn detach(context: &mut Context) -> Outcome {
+    context.arguments.expect_count(1..=usize::MAX)?;
+    if context.target().get_recmode().await? == RecMode::Active {
+        return Err(Failure::new(
+            "Database cannot be detached when recovery is active",
+        ));
+    }
+    check_detachable(context).await?;
+    let mut code = 0;
+    for argument in context.arguments.texts() {
+        match database::resolve(context, &argument).await {
+            Ok(db) if db.flags.is_volatile() => {
+                code = detach_one(context, &db).await.unwrap_or(code);
+            }
+            Ok(_) => return Err(Failure::new("Only volatile databases can be detached")),
+            Err(failure) => failure.report(),
+        }
+    }
+    Ok(code)
+}
+
+/// Fails unless all nodes that are connected are active and have stopped clients from attaching.
+async fn check_detachable(context: &mut Context) -> Result<(), Failure> {
+    const TUNABLE: &str = "AllowClientDBAttach";
+    context.nodemap().await?;
+    let gone = NodeFlags::DISCONNECTED | NodeFlags::DELETED;
+    let nodes = context.known_nodes().iter();
+    for node in nodes.filter(|node| !node.flags.intersects(gone)) {
+        let pnn = node.pnn;
+        if node.flags.is_inactive() {
+            return Err(Failure::new(format!(
+                "Database cannot be detached on inactive (stopped or banned) node {pnn}"
+            )));
+        }
+        let allowed = context.at(pnn).get_tunable(TUNABLE).await;
+        let allowed = allowed.map_err(|error| {
+            let line = format!("Unable to get tunable {TUNABLE} from node {pnn}");
+            Failure::from(error).and(line)
+        })?;
+        if allowed == 1 {
+            return Err(Failure::new(format!(
+                "Database access is still active on node {pnn}. Set AllowclientDBAttach=0 on all \
+                 nodes."
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Detaches a database; the code of a failure, which is reported.
+async fn detach_one(context: &Context, db: &Database) -> Option<i32> {
+    let control = Request::DbDetach(db.id).to_control(ControlFlags::empty());
+    let (dest, limit) = (context.local.into(), Some(context.limit()));
+    let failure = match context.client.raw_control(dest, control, limit).await {
+        Ok(reply) if reply.status == 0 => return None,
+        Ok(ReplyControl { status, .. }) => {
+            let line = format!("Control DB_DETACH failed, ret={status}");
+            Failure::with_code(status, line)
+        }
+        Err(error) => Failure::from(error),
+    };
+    let failure = failure.and(format!("Database {} detach failed", db.name));
+    failure.report();
+    Some(failure.code())
 }
 
 /// A database with all that is shown of it.

@@ -10,9 +10,13 @@ use crate::output::complain;
 pub(crate) type Outcome = Result<i32, Failure>;
 
 /// Errno values that results are made of.
+pub(crate) const ENOENT: i32 = 2;
 pub(crate) const EIO: i32 = 5;
+pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ERANGE: i32 = 34;
+pub(crate) const EDEADLK: i32 = 35;
+pub(crate) const EMSGSIZE: i32 = 90;
 pub(crate) const ETIMEDOUT: i32 = 110;
 
 /// Why a subcommand ended early.

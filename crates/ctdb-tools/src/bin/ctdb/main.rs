@@ -6,25 +6,35 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod backup_file;
 mod cmd_admin;
+mod cmd_backup;
 mod cmd_database;
 mod cmd_ip;
 mod cmd_node;
 mod cmd_offline;
 mod cmd_record;
+mod cmd_restore;
 mod cmd_statistics;
 mod cmd_status;
+mod cmd_tdb_file;
+mod cmd_transaction;
 mod cmd_tunable;
 mod context;
 mod database;
 mod exit;
+mod fetch_lock;
+mod g_lock;
 mod node_flags;
 mod nodes_list;
 mod options;
 mod output;
+mod record_lines;
 mod records;
+mod replacement;
 mod takeover_run;
 mod times;
+mod transaction;
 mod usage;
 
 use std::process::ExitCode;
@@ -129,6 +139,7 @@ fn without_daemon(command: &Command, options: &Options, arguments: &Arguments) -
     match command.name {
         "version" => cmd_offline::version(),
         "listnodes" => cmd_offline::listnodes(&paths()?, options, arguments),
+        "dumpdbbackup" => cmd_backup::dumpdbbackup(arguments),
         other => not_available(other),
     }
 }
@@ -163,7 +174,6 @@ fn is_built(name: &str) -> bool {
         name,
         "lvs"
             | "natgw"
-            | "detach"
             | "dumpmemory"
             | "rddumpmemory"
             | "gratarp"
@@ -175,15 +185,6 @@ fn is_built(name: &str) -> bool {
             | "moveip"
             | "addip"
             | "delip"
-            | "backupdb"
-            | "restoredb"
-            | "wipedb"
-            | "pfetch"
-            | "pstore"
-            | "pdelete"
-            | "ptrans"
-            | "tfetch"
-            | "tstore"
     )
 }
 
@@ -242,6 +243,16 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "readkey" => cmd_record::readkey(context).await,
         "writekey" => cmd_record::writekey(context).await,
         "deletekey" => cmd_record::deletekey(context).await,
+        "pfetch" => cmd_transaction::pfetch(context).await,
+        "pstore" => cmd_transaction::pstore(context).await,
+        "pdelete" => cmd_transaction::pdelete(context).await,
+        "ptrans" => cmd_transaction::ptrans(context).await,
+        "tfetch" => cmd_tdb_file::tfetch(context),
+        "tstore" => cmd_tdb_file::tstore(context),
+        "backupdb" => cmd_backup::backupdb(context).await,
+        "restoredb" => cmd_restore::restoredb(context).await,
+        "wipedb" => cmd_restore::wipedb(context).await,
+        "detach" => cmd_database::detach(context).await,
         other => not_available(other),
     }
 }

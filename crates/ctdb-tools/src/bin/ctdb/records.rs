@@ -6,18 +6,21 @@ use ctdb_proto::{RecordFlags, RecordHeader};
 
 /// One record, with an empty line behind it. `data` is without the header.
 pub(crate) fn dump(key: &[u8], header: &RecordHeader, data: &[u8]) -> String {
-    let mut text = String::new();
-    let _ = writeln!(text, "key({}) = \"{}\"", key.len(), quoted(key));
-    let _ = writeln!(text, "dmaster: {}", header.dmaster);
-    let _ = writeln!(text, "rsn: {}", header.rsn.get());
-    let _ = writeln!(
-        text,
-        "flags: 0x{:08x}{}",
+    let value = dump_value(header, data);
+    format!("key({}) = \"{}\"\n{value}\n", key.len(), quoted(key))
+}
+
+/// The lines of a record behind that of its key.
+pub(crate) fn dump_value(header: &RecordHeader, data: &[u8]) -> String {
+    format!(
+        "dmaster: {}\nrsn: {}\nflags: 0x{:08x}{}\ndata({}) = \"{}\"\n",
+        header.dmaster,
+        header.rsn.get(),
         header.flags.bits(),
-        flag_names(header.flags)
-    );
-    let _ = writeln!(text, "data({}) = \"{}\"\n", data.len(), quoted(data));
-    text
+        flag_names(header.flags),
+        data.len(),
+        quoted(data)
+    )
 }
 
 /// Printable ASCII as itself, the rest, quotes and backslashes as `\` and two hex digits.

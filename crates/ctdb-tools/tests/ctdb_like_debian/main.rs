@@ -5,6 +5,8 @@
 //! our tool follows, are left out of the list of invocations.
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
+mod databases;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -211,12 +213,13 @@ setleaderrole on
 fn both_tools_say_the_same_of_debians_daemon() {
     let cluster = healthy_cluster(&needed("ctdb"), &needed("ctdbd"));
     compare(&cluster);
+    databases::compare_all(&cluster);
     cluster.remove().unwrap();
 }
 
 #[test]
 fn both_tools_say_the_same_of_our_daemon() {
-    let ctdbd = Path::new(env!("CARGO_BIN_EXE_ctdb")).with_file_name("ctdbd");
+    let ctdbd = ours().with_file_name("ctdbd");
     let path = ctdbd.display();
     assert!(
         ctdbd.exists(),
@@ -224,17 +227,18 @@ fn both_tools_say_the_same_of_our_daemon() {
     );
     let mut cluster = healthy_cluster(&needed("ctdb"), &ctdbd);
     compare(&cluster);
+    databases::compare_all(&cluster);
     compare_changes(&mut cluster);
     cluster.remove().unwrap();
 }
 
 fn compare(cluster: &Cluster) {
     let tool = needed("ctdb");
-    let ours = Path::new(env!("CARGO_BIN_EXE_ctdb"));
+    let tool_of_ours = ours();
     let mut differences = Vec::new();
     for line in INVOCATIONS.lines() {
         let theirs = run(cluster, &tool, line);
-        let ours = run(cluster, ours, line);
+        let ours = run(cluster, &tool_of_ours, line);
         note_difference(line, &theirs, &ours, &mut differences);
     }
     assert!(differences.is_empty(), "{}", differences.join("\n"));
@@ -243,7 +247,7 @@ fn compare(cluster: &Cluster) {
 fn compare_changes(cluster: &mut Cluster) {
     let mut differences = Vec::new();
     let theirs = change(cluster, &needed("ctdb"));
-    let ours = change(cluster, Path::new(env!("CARGO_BIN_EXE_ctdb")));
+    let ours = change(cluster, &ours());
     for ((line, theirs), ours) in CHANGES.lines().zip(theirs).zip(ours) {
         let (theirs, ours) = (without_generation(theirs), without_generation(ours));
         note_difference(line, &theirs, &ours, &mut differences);
@@ -280,6 +284,11 @@ fn note_difference(
     if comparable(theirs) != comparable(ours) {
         differences.push(format!("{line}\n theirs {theirs:?}\n   ours {ours:?}"));
     }
+}
+
+/// Our tool.
+fn ours() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_ctdb"))
 }
 
 fn needed(program: &str) -> PathBuf {
