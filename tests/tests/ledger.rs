@@ -19,7 +19,10 @@ const KEYS: usize = 30;
 
 #[test]
 fn nothing_is_lost_or_done_twice_while_nodes_fail() -> TestResult {
-    let mut cluster = TestCluster::eager()?;
+    let mut options = TestCluster::options();
+    // Else a forced recovery waits for 10 s after the one before.
+    options.tunables.push(("RerecoveryTimeout", 1));
+    let mut cluster = TestCluster::started(&options)?;
     let ledger = Ledger::new(&cluster);
     let records = Records::new("ledger.tdb", HOT_KEYS, COLD_KEYS);
     let persistent = Transactions::new("persistent.tdb", DbFlags::PERSISTENT, KEYS);

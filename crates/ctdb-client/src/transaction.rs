@@ -169,17 +169,21 @@ impl Transaction<'_> {
                 Err(TransactionError::Overtaken)
             };
         }
-        if now != self.seqnum + 1 {
-            return Err(TransactionError::Unknown);
-        }
+        let mut all_there = true;
         for (key, change) in &self.changes {
             let found = self.database.fetch_local(key.clone()).await?;
-            let found = found.map(|record| (record.header.rsn, record.data));
-            if found != Some((change.header.rsn, change.data.clone())) {
+            let there = found.as_ref().is_some_and(|found| is_made(change, found));
+            if !there && found.is_none_or(|found| found.header.rsn <= change.header.rsn) {
                 return Err(TransactionError::Overtaken);
             }
+            all_there &= there;
         }
-        Ok(Outcome::Made)
+        if all_there && now == self.seqnum + 1 {
+            Ok(Outcome::Made)
+        } else {
+            // What others have made since hides it.
+            Err(TransactionError::Unknown)
+        }
     }
 
     /// All changes, and the next sequence number.
@@ -213,6 +217,10 @@ impl Transaction<'_> {
         };
         Record { header, data }
     }
+}
+
+fn is_made(change: &Record, found: &Record) -> bool {
+    found.header.rsn == change.header.rsn && found.data == change.data
 }
 
 enum Outcome {

@@ -114,7 +114,8 @@ impl TransactionWriter {
                 let made = self.transact(&ledger, &database);
                 match ledger.within("a transaction", made).await {
                     Some(Ok(values)) => readers.check(&values).await,
-                    Some(Err(TransactionError::Overtaken)) => {}
+                    // Its node was stopped, and others went on.
+                    Some(Err(TransactionError::Overtaken | TransactionError::Unknown)) => {}
                     Some(Err(error)) => {
                         if !database.client().is_closed() {
                             ledger.note(format!("node {}: {error:?}", self.node));

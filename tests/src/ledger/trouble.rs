@@ -110,6 +110,7 @@ impl<'a> Trouble<'a> {
         }
         self.cluster.wait_healthy(HEALTHY_LIMIT)?;
         self.outages.end(node);
+        step(&format!("node {node} is back"));
         Ok(())
     }
 
