@@ -10,25 +10,25 @@ use std::time::Instant;
 
 /// What a record holds. 16 bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Value {
-    pub change: Id,
+pub(super) struct Value {
+    pub(super) change: Id,
     /// This change and all before it.
-    pub count: u64,
+    pub(super) count: u64,
 }
 
 /// Number of a change, over all keys.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Id(u64);
+pub(super) struct Id(u64);
 
 impl Value {
-    pub fn to_bytes(self) -> Vec<u8> {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
         let mut bytes = self.change.0.to_le_bytes().to_vec();
         bytes.extend(self.count.to_le_bytes());
         bytes
     }
 
     /// `None` for an empty record; an error for bytes that no writer wrote.
-    pub fn parse(bytes: &[u8]) -> Result<Option<Self>, String> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Option<Self>, String> {
         if bytes.is_empty() {
             return Ok(None);
         }
@@ -45,21 +45,21 @@ impl Value {
 
 /// A change of one record.
 #[derive(Clone, Debug)]
-pub struct Change {
-    pub key: String,
+pub(super) struct Change {
+    pub(super) key: String,
     /// What the record held before.
-    pub parent: Option<Value>,
+    pub(super) parent: Option<Value>,
     /// Of the record when it was read, or as it was written in a transaction.
-    pub rsn: u64,
-    pub node: usize,
+    pub(super) rsn: u64,
+    pub(super) node: usize,
     /// Changes with the same number are made together, or not at all.
-    pub transaction: Option<u64>,
-    pub begun: Instant,
+    pub(super) transaction: Option<u64>,
+    pub(super) begun: Instant,
 }
 
 /// How a change ended for the writer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Outcome {
+pub(super) enum Outcome {
     /// It was told that the change is made.
     Made,
     /// It was told that the change is not made.
@@ -70,15 +70,15 @@ pub enum Outcome {
 
 /// A time in which a node was not, or not always, in the cluster.
 #[derive(Clone, Copy, Debug)]
-pub struct Outage {
-    pub node: usize,
-    pub from: Instant,
-    pub to: Instant,
+pub(super) struct Outage {
+    pub(super) node: usize,
+    pub(super) from: Instant,
+    pub(super) to: Instant,
 }
 
 /// What may become of changes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Durability {
+pub(super) enum Durability {
     /// Whoever was told that a change is made finds it made.
     Always,
     /// A change is lost when the node that made it has an outage before another node has had the
@@ -101,11 +101,11 @@ impl Entry {
 
 /// All changes of one database.
 #[derive(Debug, Default)]
-pub struct History(Vec<Entry>);
+pub(super) struct History(Vec<Entry>);
 
 impl History {
     /// Notes a change before it is made; gives what the record has to hold.
-    pub fn begin(&mut self, change: Change) -> Value {
+    pub(super) fn begin(&mut self, change: Change) -> Value {
         self.0.push(Entry {
             change,
             outcome: Outcome::Unknown,
@@ -117,7 +117,7 @@ impl History {
     }
 
     /// Notes how it ended.
-    pub fn end(&mut self, change: Id, outcome: Outcome) {
+    pub(super) fn end(&mut self, change: Id, outcome: Outcome) {
         if let Some(entry) = self.entry_mut(change) {
             entry.outcome = outcome;
             entry.ended = Some(Instant::now());
@@ -125,7 +125,7 @@ impl History {
     }
 
     /// Number of changes that ended so.
-    pub fn count(&self, outcome: Outcome) -> usize {
+    pub(super) fn count(&self, outcome: Outcome) -> usize {
         let same = |entry: &&Entry| entry.outcome == outcome;
         self.0.iter().filter(same).count()
     }
@@ -151,15 +151,15 @@ impl History {
 
 /// What is wrong with the records, in the light of a history.
 #[derive(Debug, Default)]
-pub struct Findings {
-    pub wrong: Vec<String>,
+pub(super) struct Findings {
+    pub(super) wrong: Vec<String>,
     /// Changes that were lost as they may be.
-    pub lost: usize,
+    pub(super) lost: usize,
 }
 
 impl History {
     /// Compares with what all records hold at last.
-    pub fn check(
+    pub(super) fn check(
         &self,
         last: &BTreeMap<String, Value>,
         outages: &[Outage],

@@ -3,6 +3,7 @@
 //!
 //! | module | owns |
 //! |---|---|
+//! | `story` | the whole of it |
 //! | `history` | what happened, and what may have become of it |
 //! | `trouble` | the failures, one after the other |
 //! | `writers` | the runtime of the writers, and their connections |
@@ -11,12 +12,14 @@
 
 mod history;
 mod records;
+mod story;
 mod transactions;
 mod trouble;
 mod writers;
 
-pub use history::{Change, Durability, Findings, History, Id, Outage, Outcome, Value};
-pub use records::Records;
-pub use transactions::Transactions;
-pub use trouble::{Outages, Trouble};
-pub use writers::{Ledger, Writer};
+use history::{Findings, History, Outcome};
+use records::Records;
+pub use story::keep_books;
+use transactions::Transactions;
+use trouble::Trouble;
+use writers::Ledger;

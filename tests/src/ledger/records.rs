@@ -13,7 +13,7 @@ use crate::TestResult;
 
 /// A volatile database, and how it is worked on.
 #[derive(Clone, Debug)]
-pub struct Records {
+pub(super) struct Records {
     name: &'static str,
     /// Keys that everybody wants, and keys that hardly anybody does.
     hot: usize,
@@ -23,7 +23,7 @@ pub struct Records {
 
 /// One writer.
 #[derive(Debug)]
-pub struct RecordWriter {
+pub(super) struct RecordWriter {
     records: Records,
     node: usize,
 }
@@ -32,7 +32,7 @@ pub struct RecordWriter {
 const LONGEST_PAUSE: Duration = Duration::from_millis(2);
 
 impl Records {
-    pub fn new(name: &'static str, hot: usize, cold: usize) -> Self {
+    pub(super) fn new(name: &'static str, hot: usize, cold: usize) -> Self {
         Self {
             name,
             hot,
@@ -42,7 +42,7 @@ impl Records {
     }
 
     /// So many writers, spread over so many nodes.
-    pub fn writers(&self, count: usize, nodes: usize) -> Vec<Writer> {
+    pub(super) fn writers(&self, count: usize, nodes: usize) -> Vec<Writer> {
         (0..count)
             .map(|number| RecordWriter {
                 records: self.clone(),
@@ -52,7 +52,7 @@ impl Records {
             .collect()
     }
 
-    pub fn history(&self) -> MutexGuard<'_, History> {
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nobody panics while holding it")
     }
 
@@ -66,7 +66,7 @@ impl Records {
     }
 
     /// Compares the records with the history, and what the nodes say with each other.
-    pub fn check(&self, ledger: &Ledger) -> TestResult<Findings> {
+    pub(super) fn check(&self, ledger: &Ledger) -> TestResult<Findings> {
         let (last, mut wrong) = in_runtime(self.read(ledger))?;
         let outages = ledger.outages.all();
         let mut findings = self
@@ -107,8 +107,8 @@ impl Records {
     }
 
     async fn open(&self, ledger: &Ledger, node: usize) -> TestResult<Database> {
-        let database = ledger.try_database(node, self.name, DbFlags::empty()).await;
-        database.map_err(|error| format!("node {node}: {error:?}").into())
+        let database = ledger.try_database(node, self.name, DbFlags::empty());
+        Ok(database.await?)
     }
 }
 

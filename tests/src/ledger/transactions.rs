@@ -14,7 +14,7 @@ use crate::TestResult;
 
 /// A database that is changed by transactions, and how it is worked on.
 #[derive(Clone, Debug)]
-pub struct Transactions {
+pub(super) struct Transactions {
     name: &'static str,
     kind: DbFlags,
     keys: usize,
@@ -25,7 +25,7 @@ pub struct Transactions {
 
 /// One writer.
 #[derive(Debug)]
-pub struct TransactionWriter {
+pub(super) struct TransactionWriter {
     transactions: Transactions,
     node: usize,
 }
@@ -34,7 +34,7 @@ pub struct TransactionWriter {
 const PARTS: usize = 3;
 
 impl Transactions {
-    pub fn new(name: &'static str, kind: DbFlags, keys: usize) -> Self {
+    pub(super) fn new(name: &'static str, kind: DbFlags, keys: usize) -> Self {
         Self {
             name,
             kind,
@@ -45,7 +45,7 @@ impl Transactions {
     }
 
     /// One writer on each of so many nodes.
-    pub fn writers(&self, nodes: usize) -> Vec<Writer> {
+    pub(super) fn writers(&self, nodes: usize) -> Vec<Writer> {
         (0..nodes)
             .map(|node| TransactionWriter {
                 transactions: self.clone(),
@@ -55,12 +55,12 @@ impl Transactions {
             .collect()
     }
 
-    pub fn history(&self) -> MutexGuard<'_, History> {
+    pub(super) fn history(&self) -> MutexGuard<'_, History> {
         self.history.lock().expect("nobody panics while holding it")
     }
 
     /// Compares the records with the history, and the copies of all nodes with each other.
-    pub fn check(&self, ledger: &Ledger) -> TestResult<Findings> {
+    pub(super) fn check(&self, ledger: &Ledger) -> TestResult<Findings> {
         let copies = in_runtime(self.read(ledger))?;
         let last = copies.first().cloned().unwrap_or_default();
         let mut findings = self.history().check(&last, &[], Durability::Always);
@@ -77,8 +77,7 @@ impl Transactions {
     async fn read(&self, ledger: &Ledger) -> TestResult<Vec<BTreeMap<String, Value>>> {
         let mut copies = Vec::new();
         for node in 0..ledger.nodes() {
-            let database = ledger.try_database(node, self.name, self.kind).await;
-            let database = database.map_err(|error| format!("node {node}: {error:?}"))?;
+            let database = ledger.try_database(node, self.name, self.kind).await?;
             let mut copy = BTreeMap::new();
             for (key, record) in database.traverse_local().await? {
                 if key != DB_SEQNUM_KEY

@@ -10,7 +10,7 @@ use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
 
 /// When each node was not, or not always, in the cluster.
 #[derive(Debug, Default)]
-pub struct Outages(Mutex<Vec<(usize, Instant, Option<Instant>)>>);
+pub(super) struct Outages(Mutex<Vec<(usize, Instant, Option<Instant>)>>);
 
 impl Outages {
     /// Call before the failure.
@@ -28,14 +28,14 @@ impl Outages {
     }
 
     /// Whether the node has been out at that moment or later.
-    pub fn has_had_one(&self, node: usize, since: Instant) -> bool {
+    pub(super) fn has_had_one(&self, node: usize, since: Instant) -> bool {
         let later = |to: &Option<Instant>| to.is_none_or(|to| to >= since);
         self.lock()
             .iter()
             .any(|(of, _, to)| *of == node && later(to))
     }
 
-    pub fn all(&self) -> Vec<Outage> {
+    pub(super) fn all(&self) -> Vec<Outage> {
         self.lock()
             .iter()
             .map(|&(node, from, to)| Outage {
@@ -52,7 +52,7 @@ impl Outages {
 }
 
 /// Makes trouble in a cluster.
-pub struct Trouble<'a> {
+pub(super) struct Trouble<'a> {
     cluster: &'a mut TestCluster,
     outages: &'a Outages,
     random: fastrand::Rng,
@@ -67,7 +67,7 @@ enum Failure {
 
 impl<'a> Trouble<'a> {
     /// The seed decides what happens in what order; when, the cluster has a say in.
-    pub fn new(cluster: &'a mut TestCluster, outages: &'a Outages, seed: u64) -> Self {
+    pub(super) fn new(cluster: &'a mut TestCluster, outages: &'a Outages, seed: u64) -> Self {
         Self {
             cluster,
             outages,
@@ -76,7 +76,7 @@ impl<'a> Trouble<'a> {
     }
 
     /// Goes on for this time; leaves a healthy cluster.
-    pub fn make(&mut self, duration: Duration) -> TestResult {
+    pub(super) fn make(&mut self, duration: Duration) -> TestResult {
         let started = Instant::now();
         let all = [Failure::Kill, Failure::Stop, Failure::Restart];
         let mut kinds = all.iter().cycle();

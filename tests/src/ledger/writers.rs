@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
 
-use ctdb_client::{AttachError, Client, ConnectError, Database};
+use ctdb_client::{Client, Database};
 use ctdb_proto::DbFlags;
 use ctdb_tools::local_cluster::Node;
 use tokio::task::JoinSet;
@@ -20,9 +20,9 @@ use crate::{TestCluster, TestResult};
 
 /// What all writers of a test share.
 #[derive(Debug)]
-pub struct Ledger {
+pub(super) struct Ledger {
     sockets: Vec<PathBuf>,
-    pub outages: Outages,
+    pub(super) outages: Outages,
     ended: AtomicBool,
     /// What was wrong on the way.
     wrong: Mutex<Vec<String>>,
@@ -31,7 +31,7 @@ pub struct Ledger {
 
 /// Somebody who works on one node until the ledger ends.
 #[derive(Debug)]
-pub enum Writer {
+pub(super) enum Writer {
     Records(RecordWriter),
     Transactions(TransactionWriter),
 }
@@ -52,15 +52,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// How many findings on the way are kept.
 const MOST_WRONG: usize = 20;
 
-/// Why a writer does not get a database.
-#[derive(Debug)]
-pub enum NoDatabase {
-    Connect(ConnectError),
-    Attach(AttachError),
-}
-
 impl Ledger {
-    pub fn new(cluster: &TestCluster) -> Arc<Self> {
+    pub(super) fn new(cluster: &TestCluster) -> Arc<Self> {
         Arc::new(Self {
             sockets: cluster.nodes().iter().map(Node::socket).collect(),
             outages: Outages::default(),
@@ -75,7 +68,7 @@ impl Ledger {
     /// # Panics
     ///
     /// When a writer does.
-    pub fn work_during(
+    pub(super) fn work_during(
         self: &Arc<Self>,
         writers: Vec<Writer>,
         meanwhile: impl FnOnce() -> TestResult,
@@ -96,16 +89,21 @@ impl Ledger {
         result
     }
 
-    pub fn nodes(&self) -> usize {
+    pub(super) fn nodes(&self) -> usize {
         self.sockets.len()
     }
 
-    pub fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
     /// A database on a node, as soon as its daemon has one to give; `None` if the ledger ends first.
-    pub async fn database(&self, node: usize, name: &str, kind: DbFlags) -> Option<Database> {
+    pub(super) async fn database(
+        &self,
+        node: usize,
+        name: &str,
+        kind: DbFlags,
+    ) -> Option<Database> {
         while !self.has_ended() {
             match self
                 .within("attach", self.try_database(node, name, kind))
@@ -119,21 +117,19 @@ impl Ledger {
     }
 
     /// A database on a node, if its daemon gives one.
-    pub async fn try_database(
+    pub(super) async fn try_database(
         &self,
         node: usize,
         name: &str,
         kind: DbFlags,
-    ) -> Result<Database, NoDatabase> {
+    ) -> Result<Database, String> {
         let socket = self.sockets.get(node).cloned().unwrap_or_default();
-        let client = Client::connect(&socket)
-            .await
-            .map_err(NoDatabase::Connect)?;
-        client.attach(name, kind).await.map_err(NoDatabase::Attach)
+        let client = Client::connect(&socket).await.map_err(text)?;
+        client.attach(name, kind).await.map_err(text)
     }
 
     /// Waits, but not longer than anything may take: then nobody answers, which is wrong.
-    pub async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn within<T>(&self, what: &str, future: impl Future<Output = T>) -> Option<T> {
         let result = tokio::time::timeout(LIMIT, future).await;
         if result.is_err() {
             self.note(format!("{what}: no answer within {LIMIT:?}"));
@@ -142,7 +138,7 @@ impl Ledger {
     }
 
     /// Notes something wrong.
-    pub fn note(&self, what: impl Display) {
+    pub(super) fn note(&self, what: impl Display) {
         let mut wrong = self.lock();
         if wrong.len() < MOST_WRONG {
             wrong.push(what.to_string());
@@ -150,13 +146,13 @@ impl Ledger {
     }
 
     /// Notes what a connection has seen that is not used any more.
-    pub fn note_replies(&self, client: &Client) {
+    pub(super) fn note_replies(&self, client: &Client) {
         let count = client.unexpected_replies();
         self.unexpected_replies.fetch_add(count, Ordering::Relaxed);
     }
 
     /// What was wrong on the way.
-    pub fn wrong(&self) -> Vec<String> {
+    pub(super) fn wrong(&self) -> Vec<String> {
         let mut wrong = self.lock().clone();
         let unexpected = self.unexpected_replies.load(Ordering::Relaxed);
         if unexpected > 0 {
@@ -169,6 +165,13 @@ impl Ledger {
 
     fn lock(&self) -> MutexGuard<'_, Vec<String>> {
         self.wrong.lock().expect("nobody panics while holding it")
+    }
+}
+
+fn text(error: impl std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }
 
