@@ -76,6 +76,10 @@ impl<'a> Trouble<'a> {
     }
 
     /// Goes on for this time; leaves a healthy cluster.
+    ///
+    /// # Panics
+    ///
+    /// When the cluster does not become healthy again.
     pub(super) fn make(&mut self, duration: Duration) -> TestResult {
         let started = Instant::now();
         let all = [Failure::Kill, Failure::Stop, Failure::Restart];
@@ -108,7 +112,9 @@ impl<'a> Trouble<'a> {
             Failure::Kill | Failure::Restart => self.cluster.at_mut(node).start()?,
             Failure::Stop => drop(self.cluster.ctdb(node, &["continue"])),
         }
-        self.cluster.wait_healthy(HEALTHY_LIMIT)?;
+        // A panic shows the logs.
+        let healthy = self.cluster.wait_healthy(HEALTHY_LIMIT);
+        healthy.unwrap_or_else(|error| panic!("after {kind:?} of node {node}: {error}"));
         self.outages.end(node);
         step(&format!("node {node} is back"));
         Ok(())
