@@ -14,5 +14,5 @@ fn nothing_is_lost_or_done_twice_while_nodes_fail() -> TestResult {
     // Else a forced recovery waits for 10 s after the one before.
     options.tunables.push(("RerecoveryTimeout", 1));
     let mut cluster = TestCluster::started(&options)?;
-    keep_books(&mut cluster, Duration::from_secs(60))
+    keep_books(&mut cluster, Duration::from_secs(60), &[])
 }

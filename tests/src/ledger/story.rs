@@ -17,12 +17,13 @@ const FEWEST: usize = 10;
 /// Findings of each database that are shown.
 const MOST_SHOWN: usize = 20;
 
-/// Has writers on all nodes work for this time while there is trouble.
+/// Has writers on all nodes work for this time while there is trouble. The daemons of `spared` nodes
+/// keep running; the nodes are stopped and continued all the same.
 ///
 /// # Panics
 ///
 /// When anything is missing, or is there that should not be.
-pub fn keep_books(cluster: &mut TestCluster, time: Duration) -> TestResult {
+pub fn keep_books(cluster: &mut TestCluster, time: Duration, spared: &[usize]) -> TestResult {
     let nodes = cluster.nodes().len();
     let ledger = Ledger::new(cluster);
     let records = Records::new("ledger.tdb", HOT_KEYS, COLD_KEYS);
@@ -35,7 +36,7 @@ pub fn keep_books(cluster: &mut TestCluster, time: Duration) -> TestResult {
     writers.extend(persistent.writers(nodes));
     writers.extend(replicated.writers(nodes));
     ledger.work_during(writers, || {
-        Trouble::new(cluster, &ledger.outages, seed).make(time)
+        Trouble::new(cluster, &ledger.outages, spared, seed).make(time)
     })?;
     step("all writers have ended");
 

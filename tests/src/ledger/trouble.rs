@@ -55,6 +55,8 @@ impl Outages {
 pub(super) struct Trouble<'a> {
     cluster: &'a mut TestCluster,
     outages: &'a Outages,
+    /// Nodes that are only stopped.
+    spared: &'a [usize],
     random: fastrand::Rng,
 }
 
@@ -67,10 +69,16 @@ enum Failure {
 
 impl<'a> Trouble<'a> {
     /// The seed decides what happens in what order; when, the cluster has a say in.
-    pub(super) fn new(cluster: &'a mut TestCluster, outages: &'a Outages, seed: u64) -> Self {
+    pub(super) fn new(
+        cluster: &'a mut TestCluster,
+        outages: &'a Outages,
+        spared: &'a [usize],
+        seed: u64,
+    ) -> Self {
         Self {
             cluster,
             outages,
+            spared,
             random: fastrand::Rng::with_seed(seed),
         }
     }
@@ -88,6 +96,8 @@ impl<'a> Trouble<'a> {
         while started.elapsed() < duration {
             let node = self.random.usize(..nodes);
             let kind = *kinds.next().unwrap_or(&Failure::Kill);
+            let spared = self.spared.contains(&node);
+            let kind = if spared { Failure::Stop } else { kind };
             self.pause();
             self.recover(node);
             self.pause();
