@@ -35,6 +35,7 @@ use crate::monitor::Monitor;
 use crate::peers::{PeerChange, Peers, Refusal};
 use crate::recoverd::Recoverd;
 use crate::serve::attach::DeferredAttach;
+use crate::stat_history::StatHistory;
 use crate::traverse::Traverses;
 use crate::waiting::Waiting;
 
@@ -62,6 +63,7 @@ pub struct Node {
     /// Who waits for what the shell is doing.
     pub(crate) waiting: HashMap<Ticket, Waiting>,
     pub(crate) times: Times,
+    pub(crate) stat_history: StatHistory,
     /// The ban that runs on this node.
     pub(crate) ban: Option<Ban>,
     pub(crate) debug_level: i32,
@@ -117,6 +119,7 @@ impl Node {
             deferred_attaches: Vec::new(),
             waiting: HashMap::new(),
             times: Times::new(config.started, now),
+            stat_history: StatHistory::new(Times::to_wire(config.started)),
             ban: None,
             debug_level: config.debug_level,
             stopped: false,

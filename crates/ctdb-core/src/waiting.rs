@@ -76,6 +76,7 @@ pub(crate) enum Waiting {
     /// `UPDATE_RECORD`: the answer is 0 or 1.
     Update {
         caller: Caller,
+        db: DbId,
         started: Instant,
     },
     /// One node's share of a traverse.

@@ -3,6 +3,7 @@
 use std::io;
 
 use nix::sys::mman::{MlockAllFlags, mlockall};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{ForkResult, Pid};
 
 use crate::raw;
@@ -35,6 +36,15 @@ pub fn set_realtime() -> io::Result<()> {
 /// Keeps what is in memory now from being paged out.
 pub fn lock_memory() -> io::Result<()> {
     mlockall(MlockAllFlags::MCL_CURRENT).map_err(io::Error::from)
+}
+
+/// Lets this process, and those it starts, open as many files as may be allowed to them, up to
+/// `wanted`. Returns how many that is. Each client takes one.
+pub fn allow_open_files(wanted: u64) -> io::Result<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let limit = wanted.min(hard).max(soft);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, hard)?;
+    Ok(limit)
 }
 
 /// Lets all threads share `count` heaps. A daemon whose threads mostly wait needs no heap for

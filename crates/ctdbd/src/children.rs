@@ -1,6 +1,6 @@
 //! Programs that the daemon starts: their environment, their output, their end.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Stdio;
@@ -106,27 +106,50 @@ pub(crate) fn notify(
         let script = script.display();
         return warn!("Could not stat notification script {script}. Can not send notifications.");
     }
+    run_unattended(
+        environment,
+        "notification script",
+        script,
+        &[OsStr::new(event)],
+        output_level,
+    );
+}
+
+/// Starts a script whose output goes into the log, and whose end nobody waits for. `what` names
+/// its purpose, for the log.
+pub(crate) fn run_unattended(
+    environment: &ChildEnvironment,
+    what: &'static str,
+    script: &Path,
+    arguments: &[&OsStr],
+    output_level: LogLevel,
+) {
     let started = output_pipe().and_then(|(output, stdout, stderr)| {
         let mut command = environment.command(script);
-        let child = command.arg(event).stdout(stdout).stderr(stderr).spawn()?;
+        let child = command
+            .args(arguments)
+            .stdout(stdout)
+            .stderr(stderr)
+            .spawn()?;
         Ok((child, output))
     });
     match started {
         Ok((mut child, output)) => {
-            let script = script.display().to_string();
+            let mut script = script.display().to_string();
+            for argument in arguments {
+                script.push(' ');
+                script.push_str(&argument.to_string_lossy());
+            }
             tokio::spawn(async move {
                 log_output("", output, output_level).await;
                 match child.wait().await {
                     Ok(status) if status.success() => {}
-                    Ok(status) => error!("notification script \"{script} {event}\": {status}"),
-                    Err(error) => error!("notification script \"{script} {event}\": {error}"),
+                    Ok(status) => error!("{what} \"{script}\": {status}"),
+                    Err(error) => error!("{what} \"{script}\": {error}"),
                 }
             });
         }
-        Err(error) => error!(
-            "cannot run notification script {}: {error}",
-            script.display()
-        ),
+        Err(error) => error!("cannot run {what} {}: {error}", script.display()),
     }
 }
 

@@ -9,13 +9,17 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
 use tracing::{debug, error, warn};
 
-use crate::connection::{Incoming, Outgoing, OwnedTask, ReadEnd};
+use crate::connection::{Backlog, Incoming, Outgoing, OwnedTask, ReadEnd};
 use crate::event::ShellEvent;
 use crate::lanes::{ClientOrder, Lane, Lanes};
 use crate::socket::Socket;
 
 /// Bytes that may wait for a client that does not read. It is disconnected when there are more.
-const QUEUE_LIMIT: usize = 1024 * 1024 * 1024;
+const QUEUE_LIMIT: usize = 128 * 1024 * 1024;
+
+/// Bytes that may wait for all clients together. When there are more, the one with the longest
+/// queue is disconnected.
+const BACKLOG_LIMIT: usize = 512 * 1024 * 1024;
 
 /// The connections of all local processes.
 pub(crate) struct Clients {
@@ -23,6 +27,7 @@ pub(crate) struct Clients {
     connected: HashMap<ClientId, Client>,
     /// Clients that packets were queued for in this turn.
     dirty: Vec<ClientId>,
+    backlog: Backlog,
 }
 
 struct Client {
@@ -37,6 +42,7 @@ impl Clients {
             lanes,
             connected: HashMap::new(),
             dirty: Vec::new(),
+            backlog: Backlog::default(),
         }
     }
 
@@ -57,7 +63,7 @@ impl Clients {
             debug!(client = %id, "cannot write: {error}");
             lanes.report(ShellEvent::ClientLost { client: id });
         };
-        let out = Outgoing::new(socket, lost);
+        let out = Outgoing::new(socket, self.backlog.clone(), lost);
         self.connected.insert(
             id,
             Client {
@@ -74,29 +80,47 @@ impl Clients {
         self.connected.remove(&id).is_some()
     }
 
-    /// Queues a packet. False if the client lets too much pile up and has to go.
+    /// Queues a packet. Returns a client that lets too much pile up and has to go.
     ///
     /// `max_messages` is the tunable `MaxQueueDropMsg`: so many packets may wait when a message
     /// is to be added.
-    pub(crate) fn send(&mut self, id: ClientId, packet: &Packet, max_messages: u32) -> bool {
-        let Some(client) = self.connected.get_mut(&id) else {
-            return true;
-        };
+    pub(crate) fn send(
+        &mut self,
+        id: ClientId,
+        packet: &Packet,
+        max_messages: u32,
+    ) -> Option<ClientId> {
+        let client = self.connected.get_mut(&id)?;
         let is_message = matches!(packet.body, Body::ReqMessage(_));
         if is_message && client.out.queued_packets() > max_messages as usize {
             error!("CTDB_REQ_MESSAGE queue full - killing client connection.");
-            return false;
+            return Some(id);
         }
         if client.out.queued_bytes() > QUEUE_LIMIT {
             error!(client = %id, "more than {QUEUE_LIMIT} bytes wait for the client, closing it");
-            return false;
+            return Some(id);
         }
         client.out.push(packet);
         if !client.is_dirty {
             client.is_dirty = true;
             self.dirty.push(id);
         }
-        true
+        self.worst_of_too_many()
+    }
+
+    /// The client with the longest queue, if too much waits for all of them.
+    fn worst_of_too_many(&self) -> Option<ClientId> {
+        if self.backlog.bytes() <= BACKLOG_LIMIT {
+            return None;
+        }
+        let longest = self
+            .connected
+            .iter()
+            .max_by_key(|(_, client)| client.out.queued_bytes());
+        let (&id, client) = longest?;
+        let bytes = client.out.queued_bytes();
+        error!(client = %id, "too much waits for clients, closing the one with {bytes} bytes");
+        Some(id)
     }
 
     /// Writes what was queued in this turn. Returns the clients that are gone.

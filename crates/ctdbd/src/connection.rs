@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::{Buf, BytesMut};
@@ -96,8 +97,28 @@ struct Shared {
     full: Notify,
 }
 
+/// Bytes that wait to be written, in all connections that share this.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Backlog(Arc<AtomicUsize>);
+
+impl Backlog {
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, count: usize) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn subtract(&self, count: usize) {
+        self.0.fetch_sub(count, Ordering::Relaxed);
+    }
+}
+
 #[derive(Default)]
 struct Queue {
+    /// Counts what is in `bytes`.
+    backlog: Backlog,
     bytes: BytesMut,
     /// Lengths of the packets in `bytes`; of the first, what is left of it.
     packets: VecDeque<usize>,
@@ -107,11 +128,17 @@ struct Queue {
 
 impl Outgoing {
     /// `lost` is called, from another task, if the writer task finds the connection broken.
-    pub(crate) fn new(socket: Socket, lost: impl Fn(io::Error) + Send + 'static) -> Self {
+    pub(crate) fn new(
+        socket: Socket,
+        backlog: Backlog,
+        lost: impl Fn(io::Error) + Send + 'static,
+    ) -> Self {
         let full = Notify::new();
+        let mut queue = Queue::default();
+        queue.backlog = backlog;
         let shared = Arc::new(Shared {
             socket,
-            queue: Mutex::default(),
+            queue: Mutex::new(queue),
             full,
         });
         let writer = Arc::clone(&shared);
@@ -133,6 +160,7 @@ impl Outgoing {
         packet.encode_into(&mut queue.bytes, Padding::Daemon);
         let length = queue.bytes.len() - before;
         queue.packets.push_back(length);
+        queue.backlog.add(length);
     }
 
     /// Writes as much as the socket takes without waiting.
@@ -192,9 +220,16 @@ impl Shared {
     }
 }
 
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.backlog.subtract(self.bytes.len());
+    }
+}
+
 impl Queue {
     fn written(&mut self, mut count: usize) {
         self.bytes.advance(count);
+        self.backlog.subtract(count);
         if self.bytes.is_empty() {
             self.packets.clear();
             if self.bytes.capacity() > KEEP_CAPACITY {
@@ -243,7 +278,7 @@ mod tests {
     fn pair() -> (Outgoing, Socket) {
         let (near, far) = UnixStream::pair().unwrap();
         let near = Socket::from_unix(near).unwrap();
-        let out = Outgoing::new(near, |error| panic!("{error}"));
+        let out = Outgoing::new(near, Backlog::default(), |error| panic!("{error}"));
         (out, Socket::from_unix(far).unwrap())
     }
 
@@ -298,6 +333,7 @@ mod tests {
     fn packets_count_until_their_last_byte_is_written() {
         let mut queue = Queue::default();
         queue.bytes.extend_from_slice(&[0; 30]);
+        queue.backlog.add(30);
         queue.packets.extend([10, 10, 10]);
         queue.written(9);
         assert_eq!(queue.packets, [1, 10, 10]);

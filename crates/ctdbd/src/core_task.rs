@@ -20,9 +20,10 @@ use tokio::net::{TcpListener, UnixListener};
 use tracing::{error, info, warn};
 
 use crate::background::Ready;
-use crate::children::{ChildEnvironment, notify};
+use crate::children::{ChildEnvironment, notify, run_unattended};
 use crate::client::{Clients, accept_clients};
 use crate::cluster_lock::{ClusterLock, LockReport};
+use crate::database::{LockKind, LongWait};
 use crate::databases::Databases;
 use crate::event::{ShellEvent, Signal};
 use crate::lanes::{Inbox, Lanes};
@@ -74,6 +75,7 @@ pub(crate) struct Surroundings {
     pub(crate) ready: Ready,
     pub(crate) log: Log,
     pub(crate) notify_script: PathBuf,
+    pub(crate) lock_debug_script: PathBuf,
     pub(crate) environment: ChildEnvironment,
     pub(crate) script_log_level: LogLevel,
     /// Keeps the daemon in memory, if that is wanted.
@@ -186,7 +188,9 @@ impl CoreTask {
     /// Every few seconds. The memory that a time of work has left is given back in a quiet moment:
     /// the allocator is slow while that goes on.
     fn tick(&mut self, now: Instant) {
-        self.databases.report_long_waits(now);
+        for wait in self.databases.report_long_waits(now) {
+            self.debug_locks(&wait);
+        }
         let is_quiet = std::mem::take(&mut self.load.events) < QUIET_LIMIT;
         if !is_quiet {
             self.load.was_busy = true;
@@ -313,8 +317,8 @@ impl CoreTask {
 
     fn send_client(&mut self, to: ClientId, packet: &Packet) {
         let limit = self.node.tunables().get(Tunable::MaxQueueDropMsg);
-        if !self.clients.send(to, packet, limit) {
-            self.client_lost(to, Instant::now());
+        if let Some(gone) = self.clients.send(to, packet, limit) {
+            self.client_lost(gone, Instant::now());
         }
     }
 
@@ -329,6 +333,35 @@ impl CoreTask {
             environment,
             notify_script,
             notification.name(),
+            *script_log_level,
+        );
+    }
+
+    /// Has a script tell who holds a lock that does not come (data-plane.md 6.4). Who waits is a
+    /// thread of this process.
+    fn debug_locks(&self, wait: &LongWait) {
+        let inactive = self.node.flags_of(self.node.pnn()).is_inactive();
+        let Surroundings {
+            lock_debug_script,
+            environment,
+            script_log_level,
+            ..
+        } = &self.surroundings;
+        if !lock_debug_script.exists() || (inactive && wait.kind == LockKind::Record) {
+            return;
+        }
+        let pid = std::process::id().to_string();
+        let arguments = [
+            pid.as_ref(),
+            wait.kind.name().as_ref(),
+            wait.path.as_os_str(),
+            if wait.uses_mutexes { "MUTEX" } else { "FCNTL" }.as_ref(),
+        ];
+        run_unattended(
+            environment,
+            "lock debug script",
+            lock_debug_script,
+            &arguments,
             *script_log_level,
         );
     }

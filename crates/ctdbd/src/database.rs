@@ -114,6 +114,34 @@ impl DbFile {
     }
 }
 
+/// A lock that takes long to get.
+#[derive(Clone, Debug)]
+pub(crate) struct LongWait {
+    pub(crate) kind: LockKind,
+    /// Of the database.
+    pub(crate) path: PathBuf,
+    pub(crate) uses_mutexes: bool,
+}
+
+/// What is locked.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum LockKind {
+    /// A hash chain.
+    Record,
+    /// Everything.
+    Database,
+}
+
+impl LockKind {
+    /// For the lock debug script.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Record => "RECORD",
+            Self::Database => "DB",
+        }
+    }
+}
+
 /// Path of the file of a database: `DIR/NAME.PNN`.
 pub(crate) fn path_in(dir: &Path, name: &str, pnn: ctdb_proto::Pnn) -> PathBuf {
     dir.join(format!("{name}.{pnn}"))

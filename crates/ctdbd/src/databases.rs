@@ -14,7 +14,7 @@ use crate::database::freeze::Freezer;
 use crate::database::locks::{ChainHeld, ChainWaits, WaitId};
 use crate::database::record::{Tried, do_job, try_job};
 use crate::database::work::{self, StopFlag};
-use crate::database::{Database, DbFile};
+use crate::database::{Database, DbFile, LockKind, LongWait};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
 use crate::threads::Threads;
@@ -91,7 +91,7 @@ impl Databases {
             return;
         };
         let waited = now.saturating_duration_since(since);
-        node.lock_wait_ended(wait.db, waited, result.is_ok());
+        node.lock_wait_ended("lock_record", wait.db, waited, result.is_ok());
         match result {
             Ok(held) => do_waiting_jobs(node, database, jobs, &mut self.value, held, now),
             Err(failure) => {
@@ -375,14 +375,26 @@ impl Databases {
         }
     }
 
-    /// Mentions locks that take long to get.
-    pub(crate) fn report_long_waits(&mut self, now: Instant) {
+    /// Mentions locks that take long to get. Returns what the lock debug script shall look into:
+    /// of each kind of lock one for each database.
+    pub(crate) fn report_long_waits(&mut self, now: Instant) -> Vec<LongWait> {
+        let mut long_waits = Vec::new();
         for database in self.open.values_mut() {
-            database.waits.report_long_waits(&database.file.name, now);
-            if let Some(freezer) = &mut database.freezer {
-                freezer.report_long_wait(&database.file.name, now);
+            let wait = |kind| LongWait {
+                kind,
+                path: database.file.path.clone(),
+                uses_mutexes: database.handle.uses_mutexes(),
+            };
+            if database.waits.report_long_waits(&database.file.name, now) {
+                long_waits.push(wait(LockKind::Record));
+            }
+            if let Some(freezer) = &mut database.freezer
+                && freezer.report_long_wait(&database.file.name, now)
+            {
+                long_waits.push(wait(LockKind::Database));
             }
         }
+        long_waits
     }
 
     fn traverse(&mut self, ticket: Ticket, file: Arc<DbFile>, selection: Selection) {

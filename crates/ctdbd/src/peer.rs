@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::connection::{Incoming, Outgoing, OwnedTask};
+use crate::connection::{Backlog, Incoming, Outgoing, OwnedTask};
 use crate::event::ShellEvent;
 use crate::lanes::{Lane, Lanes};
 use crate::socket::Socket;
@@ -119,7 +119,7 @@ impl Peers {
                 reason: error.to_string(),
             });
         };
-        current.out = Some(Outgoing::new(socket, lost));
+        current.out = Some(Outgoing::new(socket, Backlog::default(), lost));
         true
     }
 

@@ -7,12 +7,13 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ctdb_conf::{LogLocation, NodeEntry};
 use ctdb_core::{ConfiguredNode, Node, NodeConfig};
 use ctdb_proto::{Capabilities, NodeFlags, Pnn, SambaVersion};
-use ctdb_sys::process::{limit_heaps, lock_memory, set_realtime};
+use ctdb_sys::process::{allow_open_files, limit_heaps, lock_memory, set_realtime};
 use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
@@ -38,6 +39,9 @@ const SAMBA_VERSION: SambaVersion = SambaVersion::new(4, 24);
 
 /// Heaps that all threads share: they wait more than they compute.
 const HEAPS: u16 = 2;
+
+/// Files that the daemon would like to be able to open: one for each client, and some.
+const OPEN_FILES: u64 = 65_536;
 
 /// Why the daemon did not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +135,11 @@ fn start(settings: &Settings, log: Log, interactive: bool) -> Result<(), StartEr
             Side::Daemon(ready) => ready,
         }
     };
+    match allow_open_files(OPEN_FILES) {
+        Ok(OPEN_FILES..) => {}
+        Ok(limit) => warn!("no more than {limit} files can be open: each client needs one"),
+        Err(error) => warn!("cannot find out how many files can be open: {error}"),
+    }
     let daemon = Daemon::prepare(&node_settings)?;
     let exit = daemon.run(node_settings, log, ready)?;
     info!("CTDB daemon shutting down");
@@ -281,6 +290,7 @@ impl Daemon {
                 ready,
                 log,
                 notify_script: paths.etcdir().join("notify.sh"),
+                lock_debug_script: lock_debug_script(settings),
                 environment,
                 script_log_level,
                 lock_memory: wants_realtime(settings).then_some(lock_memory),
@@ -400,6 +410,14 @@ fn child_environment(settings: &Settings) -> ChildEnvironment {
         environment = environment.with("CTDB_DEBUG_LOCKS", script);
     }
     environment
+}
+
+/// What looks into locks that do not come. It need not exist.
+fn lock_debug_script(settings: &Settings) -> PathBuf {
+    match &settings.config.database.lock_debug_script {
+        Some(script) => script.clone(),
+        None => settings.paths.etcdir().join("debug_locks.sh"),
+    }
 }
 
 fn since_1970() -> Duration {

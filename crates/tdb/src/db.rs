@@ -242,7 +242,8 @@ impl Db {
         })
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as below")]
+    #[inline(always)]
     pub(crate) fn lock_chain(&self, chain: u32, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         self.lock_records(LockByte::chain(chain), rw, wait)
     }
@@ -253,22 +254,36 @@ impl Db {
 
     /// Locks a chain or the free list. If somebody died in a commit since this handle looked last,
     /// his transaction is rolled back first.
-    #[inline]
+    #[expect(
+        clippy::inline_always,
+        reason = "a guard returned through memory stalls the caller"
+    )]
+    #[inline(always)]
     fn lock_records(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         if rw == Rw::Write {
             self.check_writable()?;
         }
+        let lock = self.lock_byte(byte, rw, wait)?;
+        if lock.taken != Taken::First || !self.locks.are_real() || !self.recovery_pending() {
+            return Ok(lock);
+        }
+        drop(lock);
+        self.recover_and_lock(byte, rw, wait)
+    }
+
+    #[cold]
+    fn recover_and_lock(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         loop {
+            self.recover_now()?;
             let lock = self.lock_byte(byte, rw, wait)?;
-            if lock.taken != Taken::First || !self.locks.are_real() || !self.recovery_pending() {
+            if !self.recovery_pending() {
                 return Ok(lock);
             }
-            drop(lock);
-            self.recover_now()?;
         }
     }
 
-    #[inline]
+    #[expect(clippy::inline_always, reason = "as above")]
+    #[inline(always)]
     pub(crate) fn lock_byte(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         let taken = self.locks.lock(byte, rw, wait)?;
         Ok(ByteLock {
@@ -377,12 +392,11 @@ pub(crate) struct ByteLock<'db> {
 }
 
 impl Drop for ByteLock<'_> {
+    #[expect(clippy::inline_always, reason = "a guard that lives in registers only")]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.taken == Taken::Covered {
-            return;
-        }
-        if let Err(error) = self.locks.unlock(self.byte) {
-            tracing::error!(byte = ?self.byte, %error, "cannot unlock");
+        if self.taken != Taken::Covered {
+            self.locks.leave(self.byte);
         }
     }
 }

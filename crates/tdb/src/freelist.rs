@@ -6,15 +6,16 @@
 
 use crate::db::Db;
 use crate::error::{Error, Result};
-use crate::image::Item;
+use crate::image::{Item, Walk};
 use crate::layout::{
-    FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE, growth,
-    padded_len,
+    ALIGNMENT, FREELIST_HEAD, Magic, REC_LEN_AT, RECORD_SIZE, RECOVERY_START, Record, TAILER_SIZE,
+    growth, padded_len,
 };
 use crate::lock::{Rw, Wait};
 use crate::mutex::page_size;
+use crate::recovery::idle_area;
 
-/// Room that has been taken for a record: linked nowhere, marked as used.
+/// Room that has been taken for a record: linked nowhere, marked as dead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Room {
     pub(crate) offset: u32,
@@ -86,10 +87,20 @@ impl Db {
             return Ok(None);
         };
         self.image.set_word(link, record.next)?;
-        Ok(Some(Room {
-            offset,
-            rec_len: record.rec_len,
-        }))
+        self.set_aside(offset, record.rec_len).map(Some)
+    }
+
+    /// Makes room of what is in no list: a dead record without a key, which points to itself. So the
+    /// file passes its check if we are killed before the room is linked: each record of a list is
+    /// pointed to once.
+    fn set_aside(&self, offset: u32, rec_len: u32) -> Result<Room> {
+        let record = Record {
+            magic: Magic::DEAD,
+            full_hash: self.hash.hash(b""),
+            ..Record::free(offset, rec_len)
+        };
+        self.image.set_record(offset, &record)?;
+        Ok(Room { offset, rec_len })
     }
 
     /// The free list is held.
@@ -132,15 +143,19 @@ impl Db {
             return self.merge(left_offset, left, &record).map(drop);
         }
         let next = image.word(FREELIST_HEAD)?;
+        // Not marked as free before the list has it: if we are killed in between, it would swallow
+        // its neighbours, and all growth of the file, and nobody would find it. Whereas one that is
+        // in the list and marked as used counts as free, here and for the C library.
         image.set_record(
             offset,
             &Record {
                 next,
-                magic: Magic::FREE,
+                magic: Magic::USED,
                 ..record
             },
         )?;
-        image.set_word(FREELIST_HEAD, offset)
+        image.set_word(FREELIST_HEAD, offset)?;
+        image.set_magic(offset, Magic::FREE)
     }
 
     /// The record in front of `offset`, found by its tailer, if it is free.
@@ -183,6 +198,7 @@ impl Db {
             match self.search_free(length)? {
                 Search::Found(item) => return self.take(&item, length),
                 Search::Again => {}
+                Search::Nothing if self.list_lost_tail(length)? => {}
                 Search::Nothing => {
                     self.expand(length.checked_add(RECORD_SIZE).ok_or(Error::TooLarge)?)?;
                 }
@@ -192,6 +208,23 @@ impl Db {
             offset: FREELIST_HEAD,
             what: "free list loses what is freed",
         })
+    }
+
+    /// A free record at the end of the file, of at least `length`, that a walk along the list has not
+    /// met: a killed process, through the C library, has left it to nobody. It would swallow all
+    /// growth. Puts it into the list. False if there is none.
+    fn list_lost_tail(&self, length: u32) -> Result<bool> {
+        let image = &self.image;
+        let Some((offset, record)) = self.free_left_neighbour(image.size())? else {
+            return Ok(false);
+        };
+        if record.rec_len < length {
+            return Ok(false);
+        }
+        let next = image.word(FREELIST_HEAD)?;
+        image.set_record(offset, &Record { next, ..record })?;
+        image.set_word(FREELIST_HEAD, offset)?;
+        Ok(true)
     }
 
     /// Walks the free list for the smallest record of at least `length`, joining neighbours on the
@@ -208,8 +241,7 @@ impl Db {
         while let Some(item) = walk.step()? {
             let item = self.check_free(item)?;
             if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
-                walk.unlink(&item)?;
-                let rec_len = self.merge(left_offset, left, &item.record)?;
+                let rec_len = self.join_left(&mut walk, &item, left_offset, left)?;
                 if let Some(best) = &mut best
                     && best.offset == left_offset
                 {
@@ -246,11 +278,24 @@ impl Db {
         while let Some(item) = walk.step()? {
             let item = self.check_free(item)?;
             if let Some((left_offset, left)) = self.free_left_neighbour(item.offset)? {
-                walk.unlink(&item)?;
-                self.merge(left_offset, left, &item.record)?;
+                self.join_left(&mut walk, &item, left_offset, left)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes a free record out of the list and joins it to its left neighbour. Returns the new
+    /// length of that. As in [`Self::free`], what is in no list does not look free.
+    fn join_left(
+        &self,
+        walk: &mut Walk<'_>,
+        item: &Item,
+        left_offset: u32,
+        left: Record,
+    ) -> Result<u32> {
+        self.image.set_magic(item.offset, Magic::USED)?;
+        walk.unlink(item)?;
+        self.merge(left_offset, left, &item.record)
     }
 
     /// A record met in the free list must be free. One that is marked as used was left by a crash
@@ -282,36 +327,27 @@ impl Db {
         // Read again: the walk may have joined the record behind it, and so changed its `next`.
         let record = image.record(offset)?;
         if record.rec_len < length.saturating_add(RECORD_SIZE + 12) {
-            image.set_word(link, record.next)?;
             image.set_magic(offset, Magic::USED)?;
-            return Ok(Room {
-                offset,
-                rec_len: record.rec_len,
-            });
+            image.set_word(link, record.next)?;
+            return self.set_aside(offset, record.rec_len);
         }
         let rest = Record {
             rec_len: record.rec_len - length - RECORD_SIZE,
             ..record
         };
-        image.set_record(offset, &rest)?;
-        image.set_tailer(offset, &rest)?;
         let taken_offset = offset + rest.tailer();
-        let taken = Record {
-            magic: Magic::USED,
-            ..Record::free(0, length)
-        };
-        image.set_record(taken_offset, &taken)?;
-        image.set_tailer(taken_offset, &taken)?;
-        Ok(Room {
-            offset: taken_offset,
-            rec_len: length,
-        })
+        let room = self.set_aside(taken_offset, length)?;
+        image.set_tailer(taken_offset, &Record::free(0, length))?;
+        image.set_tailer(offset, &rest)?;
+        // All of this was inside the free record until now, where it meant nothing.
+        image.set_word(offset + REC_LEN_AT, rest.rec_len)?;
+        Ok(room)
     }
 
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.
     fn expand(&self, wanted: u32) -> Result<()> {
-        let size = self.image.refresh()?;
         self.adopt_tail()?;
+        let size = self.image.size();
         let more = growth(size, wanted, page_size());
         let new_size = size.checked_add(more).ok_or(Error::TooLarge)?;
         let rec_len = more.checked_sub(RECORD_SIZE).ok_or(Error::TooLarge)?;
@@ -320,22 +356,73 @@ impl Db {
     }
 }
 
-/// Space at the end of the file that a crash has left to nobody.
+/// Space at the end of the file that a crash has left to nobody. Were the file to grow behind it, it
+/// would not pass its check any more. (The C library does not look for that.)
 impl Db {
-    /// Before the file grows: gives such space to the free list, which is held. Behind it would be
-    /// records otherwise, and the file would not pass its check any more. (The C library does not
-    /// look for that.)
+    /// Before the file grows: gives such space to the free list, which is held.
     pub(crate) fn adopt_tail(&self) -> Result<()> {
-        self.size_area()?;
-        if self.tail_is_owned()? {
-            return Ok(());
-        }
-        let size = self.image.size();
-        let Some(start) = self.find_unowned(size)? else {
+        let Some(start) = self.settle_end()? else {
             return Ok(());
         };
-        tracing::warn!(path = %self.path().display(), start, size, "adopting unused space");
-        self.free(start, Record::free(0, size - start - RECORD_SIZE))
+        let end = self.reach(start, RECORD_SIZE + TAILER_SIZE)?;
+        tracing::warn!(path = %self.path().display(), start, end, "adopting unused space");
+        self.free(start, Record::free(0, end - start - RECORD_SIZE))
+    }
+
+    /// Before a transaction begins: makes such space the recovery area, if there is none yet.
+    pub(crate) fn area_from_tail(&self) -> Result<()> {
+        let Some(start) = self.settle_end()? else {
+            return Ok(());
+        };
+        if self.image.word(RECOVERY_START)? != 0 {
+            return Ok(());
+        }
+        let end = self.reach(start, RECORD_SIZE + TAILER_SIZE)?;
+        let idle = idle_area(end - start - RECORD_SIZE);
+        self.image.set_record(start, &idle)?;
+        self.image.sync()?;
+        self.image.set_word(RECOVERY_START, start)?;
+        self.image.sync()
+    }
+
+    /// Makes the file end where a record could follow. Returns where unowned space begins, if there
+    /// is some.
+    fn settle_end(&self) -> Result<Option<u32>> {
+        self.size_area()?;
+        self.align_end()?;
+        if self.tail_is_owned()? {
+            return Ok(None);
+        }
+        self.find_unowned(self.image.size())
+    }
+
+    /// Adds up to three bytes to a file that a crash has left with an odd size.
+    fn align_end(&self) -> Result<()> {
+        let size = self.image.refresh()?;
+        let missing = size.wrapping_neg() % ALIGNMENT;
+        if missing == 0 {
+            return Ok(());
+        }
+        self.reach(size, missing)?;
+        let area = self.image.word(RECOVERY_START)?;
+        if area < self.image.data_start() {
+            return Ok(());
+        }
+        let record = self.image.record(area)?;
+        if record.tailer() == size.wrapping_sub(area) {
+            let rec_len = record.rec_len + missing;
+            self.image.set_word(area + REC_LEN_AT, rec_len)?;
+        }
+        Ok(())
+    }
+
+    /// Has the file reach to `start + len` at least. Returns its size.
+    fn reach(&self, start: u32, len: u32) -> Result<u32> {
+        let end = start.checked_add(len).ok_or(Error::TooLarge)?;
+        if end > self.image.size() {
+            self.image.grow(end)?;
+        }
+        Ok(self.image.size())
     }
 
     /// Whether a record, or the recovery area, ends where the file does. A look at the last word
@@ -361,12 +448,11 @@ impl Db {
         Ok(area >= data_start && self.image.record(area)?.tailer() == size.wrapping_sub(area))
     }
 
-    /// Walks the whole file for the place where records end. `None` if that cannot be told, or if
-    /// there is no room for a record.
+    /// Walks the whole file for the place where records end. `None` if that cannot be told.
     fn find_unowned(&self, size: u32) -> Result<Option<u32>> {
         let area = self.image.word(RECOVERY_START)?;
         let mut at = self.image.data_start();
-        while at < size && size - at >= RECORD_SIZE + TAILER_SIZE {
+        while at < size && size - at >= RECORD_SIZE {
             let record = self.image.record(at)?;
             let unused = [Magic::IDLE, Magic::FILLER].contains(&record.magic);
             if unused && at != area {

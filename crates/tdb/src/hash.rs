@@ -55,19 +55,29 @@ pub fn hash_jenkins(key: &[u8]) -> u32 {
         rest = tail;
     }
     if !rest.is_empty() {
-        let mut block = [0; 12];
-        block[..rest.len()].copy_from_slice(rest);
-        add(&mut state, &block);
+        add(&mut state, rest);
         finish(&mut state);
     }
     state[2]
 }
 
-/// Adds three little-endian words to the state.
-fn add(state: &mut [u32; 3], block: &[u8; 12]) {
-    let (words, _) = block.as_chunks::<4>();
-    for (sum, word) in state.iter_mut().zip(words) {
-        *sum = sum.wrapping_add(u32::from_le_bytes(*word));
+/// Adds three little-endian words to the state. What `block` lacks counts as zeros.
+#[inline]
+fn add(state: &mut [u32; 3], block: &[u8]) {
+    for (index, sum) in state.iter_mut().enumerate() {
+        *sum = sum.wrapping_add(word_at(block, 4 * index));
+    }
+}
+
+#[inline]
+fn word_at(block: &[u8], at: usize) -> u32 {
+    match block.get(at..) {
+        Some(&[a, b, c, d, ..]) => u32::from_le_bytes([a, b, c, d]),
+        Some(rest) => rest
+            .iter()
+            .rev()
+            .fold(0, |word, &byte| word << 8 | u32::from(byte)),
+        None => 0,
     }
 }
 

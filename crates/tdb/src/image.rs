@@ -179,9 +179,13 @@ impl Image {
     )]
     #[inline(always)]
     fn words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
-        if let Some(file) = self.file() {
-            return file.words(offset);
+        match self.file() {
+            Some(file) => file.words(offset),
+            None => self.read_words(offset),
         }
+    }
+
+    fn read_words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
         let mut words = [[0; 4]; N];
         self.read(offset, words.as_flattened_mut())?;
         Ok(words)

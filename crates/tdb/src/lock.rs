@@ -15,7 +15,7 @@
 //! |  168 to ∞ | allrecord: all chains and all records                                        |
 //! |   offsets | a record that a traverse of the C library stands on: must not be freed       |
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, RefMut};
 use std::fs::File;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,8 +108,18 @@ pub(crate) struct Locks {
     kernel: Option<Arc<File>>,
     mutexes: Option<MutexArea>,
     hash_size: u32,
+    /// Set if one lock is held in the plainest way: for real, once, and alone. Nearly every
+    /// operation takes and leaves just this one; whatever comes on top moves it to `held`.
+    single: Cell<Option<Single>>,
     held: RefCell<Vec<Held>>,
     all: Cell<Option<AllRecord>>,
+}
+
+/// See [`Locks::single`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Single {
+    byte: LockByte,
+    rw: Rw,
 }
 
 /// A lock of one byte that this handle has, or believes to have.
@@ -144,6 +154,7 @@ impl Locks {
             kernel,
             mutexes,
             hash_size,
+            single: Cell::new(None),
             held: RefCell::default(),
             all: Cell::new(None),
         }
@@ -160,7 +171,41 @@ impl Locks {
     }
 
     /// Takes a lock, or counts one more use of it.
+    #[inline]
     pub(crate) fn lock(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<Taken> {
+        if self.holds_anything() {
+            return self.lock_more(byte, rw, wait);
+        }
+        self.acquire(byte, rw, wait, false)?;
+        self.single.set(Some(Single { byte, rw }));
+        Ok(if byte.is_of_records() {
+            Taken::First
+        } else {
+            Taken::Nested
+        })
+    }
+
+    fn holds_anything(&self) -> bool {
+        self.single.get().is_some() || self.all.get().is_some() || !self.held.borrow().is_empty()
+    }
+
+    /// What is held, to be changed; nothing is left in `single`.
+    fn held(&self) -> RefMut<'_, Vec<Held>> {
+        let mut held = self.held.borrow_mut();
+        if let Some(Single { byte, rw }) = self.single.take() {
+            held.push(Held {
+                byte,
+                rw,
+                count: 1,
+                real: true,
+            });
+        }
+        held
+    }
+
+    /// The same as [`Self::lock`], for a handle that has some lock already.
+    #[cold]
+    fn lock_more(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<Taken> {
         if let Some(all) = self.all.get()
             && byte.is_of_records()
         {
@@ -170,7 +215,7 @@ impl Locks {
                 Ok(Taken::Covered)
             };
         }
-        let mut held = self.held.borrow_mut();
+        let mut held = self.held();
         if let Some(entry) = held.iter_mut().find(|entry| entry.byte == byte) {
             if rw == Rw::Write && entry.rw == Rw::Read {
                 if entry.real {
@@ -194,8 +239,27 @@ impl Locks {
     }
 
     /// Undoes one [`Self::lock`] or [`Self::mark`].
+    #[inline]
     pub(crate) fn unlock(&self, byte: LockByte) -> Result<()> {
-        let mut held = self.held.borrow_mut();
+        match self.single.get() {
+            Some(single) if single.byte == byte => {
+                self.single.set(None);
+                self.release(byte)
+            }
+            _ => self.unlock_one_of_many(byte),
+        }
+    }
+
+    /// Undoes one [`Self::lock`] at the end of a guard, which can only tell the log about an error.
+    pub(crate) fn leave(&self, byte: LockByte) {
+        if let Err(error) = self.unlock(byte) {
+            tracing::error!(?byte, %error, "cannot unlock");
+        }
+    }
+
+    #[cold]
+    fn unlock_one_of_many(&self, byte: LockByte) -> Result<()> {
+        let mut held = self.held();
         let index = held
             .iter()
             .rposition(|entry| entry.byte == byte)
@@ -209,7 +273,7 @@ impl Locks {
 
     /// Notes that another handle holds the write lock of `byte` for this one.
     pub(crate) fn mark(&self, byte: LockByte) {
-        let mut held = self.held.borrow_mut();
+        let mut held = self.held();
         match held.iter_mut().find(|entry| entry.byte == byte) {
             Some(entry) => entry.count += 1,
             None => held.push(Held {
@@ -223,10 +287,7 @@ impl Locks {
 
     /// Whether the handle holds anything but the allrecord and the transaction lock.
     pub(crate) fn holds_records(&self) -> bool {
-        self.held
-            .borrow()
-            .iter()
-            .any(|entry| entry.byte.is_of_records())
+        self.held().iter().any(|entry| entry.byte.is_of_records())
     }
 
     /// Access that the allrecord lock gives, if it is held or marked.
@@ -318,7 +379,7 @@ impl Locks {
     fn upgrade_with(&self, mutexes: &MutexArea) -> Result<()> {
         loop {
             self.lock_range(self.records(), Rw::Write, Wait::Block)?;
-            if mutexes.try_upgrade_all()? {
+            if mutexes.try_upgrade_all(Wait::Block)? {
                 return Ok(());
             }
             self.lock_range(self.records(), Rw::Read, Wait::Block)?;
@@ -376,10 +437,15 @@ impl Locks {
     /// has a record locked: so nobody here may wait for the records while he holds the chains.
     fn acquire_all(&self, rw: Rw, wait: Wait) -> Result<()> {
         loop {
-            self.acquire_chains(rw, wait)?;
-            match self.lock_range(self.records(), rw, Wait::Try) {
+            // With mutexes, a traverse that meets a writer waits for the next holder too, whoever
+            // that is. So nobody is a writer before he has the records.
+            let chains_rw = if self.use_mutexes() { Rw::Read } else { rw };
+            self.acquire_chains(chains_rw, wait)?;
+            let records = self.lock_range(self.records(), rw, Wait::Try);
+            match records.and_then(|()| self.upgrade_chains(rw, wait)) {
                 Ok(()) => return Ok(()),
                 Err(error) => {
+                    self.unlock_range(self.records());
                     self.release_chains()?;
                     if wait == Wait::Try || !matches!(error, Error::WouldBlock) {
                         return Err(error);
@@ -388,6 +454,16 @@ impl Locks {
             }
             self.lock_range(self.records(), rw, Wait::Block)?;
             self.unlock_range(self.records());
+        }
+    }
+
+    /// Second half of taking the chains for writing, which are held for reading if they are mutexes.
+    fn upgrade_chains(&self, rw: Rw, wait: Wait) -> Result<()> {
+        match &self.mutexes {
+            Some(mutexes) if rw == Rw::Write && !mutexes.try_upgrade_all(wait)? => {
+                Err(Error::WouldBlock)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -406,6 +482,7 @@ impl Locks {
         Ok(())
     }
 
+    #[inline]
     fn acquire(&self, byte: LockByte, rw: Rw, wait: Wait, holds_chain: bool) -> Result<()> {
         match (&self.mutexes, byte.bucket()) {
             (Some(mutexes), Some(bucket)) => mutexes.lock_chain(bucket, rw, wait, holds_chain),
@@ -422,6 +499,7 @@ impl Locks {
         self.lock_range(Range::byte(byte.0), Rw::Write, wait)
     }
 
+    #[inline]
     fn release(&self, byte: LockByte) -> Result<()> {
         match (&self.mutexes, byte.bucket()) {
             (Some(mutexes), Some(bucket)) => mutexes.unlock_number(bucket + 1),

@@ -1,8 +1,9 @@
 //! A database in a file, mapped into memory together with other processes.
 //!
 //! One of the two files with `unsafe` code. The mapping is never seen as a slice: other processes
-//! write to it at any time. Bytes are copied in and out with volatile accesses, as wide as their
-//! alignment allows, so that a word of the file is read or written at once.
+//! write to it at any time. Words are read and written at once by volatile accesses. Longer runs of
+//! bytes are copied, and not looked at where they lie: whatever is written meanwhile, the copy is
+//! plain bytes.
 //!
 //! Growing allocates the blocks of the file before they are mapped, therefore a full disk is an
 //! error of [`Backend::grow`] and never a `SIGBUS`.
@@ -35,14 +36,14 @@ pub(crate) struct FileBackend {
     base: u64,
     size: Cell<u32>,
     access: Access,
-    /// The first bytes of the database; all that are known, unless mapping failed.
+    /// The database, and room for it to grow without being mapped again. `None` if mapping failed.
     map: RefCell<Option<MmapRaw>>,
-    /// Where `map` is.
+    /// The part of `map` that is known to be in the file.
     window: Cell<Window>,
     syncs: bool,
 }
 
-/// Address and length of the mapping; no length without one.
+/// Address and length of the part of a mapping that may be touched; no length without one.
 #[derive(Clone, Copy)]
 struct Window {
     address: *mut u8,
@@ -63,13 +64,19 @@ impl Window {
 /// How the bytes of a file are reached.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Access {
-    MapReadWrite,
-    MapReadOnly,
+    /// Through shared memory.
+    Mapped,
     /// With `pread` and `pwrite`.
     Calls,
 }
 
-/// Where some bytes of the database are. Valid until the next call of [`FileBackend::remap`].
+/// Address space, in bytes, that is mapped behind the end of a small file. Costs no memory.
+const MAP_AHEAD: usize = 1 << 20;
+
+/// Copies of at least as many bytes are left to `memcpy`.
+const BULK: usize = 32;
+
+/// Where some bytes of the database are. Valid until [`FileBackend::follow_size`] is called.
 enum Place {
     Mapped(*mut u8),
     /// Position in the file.
@@ -136,8 +143,12 @@ impl FileBackend {
         let (len, start) = (len as usize, out.len());
         match self.place(offset, len)? {
             Place::Mapped(source) => {
-                out.reserve(len);
-                // SAFETY: `place` found that many bytes mapped, and nothing was remapped since;
+                if out.capacity() == 0 {
+                    *out = Vec::with_capacity(len);
+                } else {
+                    out.reserve(len);
+                }
+                // SAFETY: `place` found that many bytes mapped, and the mapping is the same since;
                 // the vector has room for them, and all of them are written before it is longer.
                 unsafe {
                     load(source, out.as_mut_ptr().add(start), len);
@@ -156,47 +167,56 @@ impl FileBackend {
 
     /// The `N` words from `offset` on, each read at once if it is aligned in the file.
     #[expect(clippy::inline_always, reason = "the words stay in registers")]
+    #[expect(
+        clippy::host_endian_bytes,
+        reason = "the bytes as they lie in the file"
+    )]
     #[inline(always)]
     pub(crate) fn words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
-        let mut words = [[0; 4]; N];
         match self.place(offset, 4 * N)? {
-            // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
-            Place::Mapped(source) => unsafe {
-                if source.cast::<u32>().is_aligned() {
-                    for (index, word) in words.iter_mut().enumerate() {
-                        let value = source.cast::<u32>().add(index).read_volatile();
-                        word.as_mut_ptr().cast::<u32>().write_unaligned(value);
-                    }
-                } else {
-                    load(source, words.as_mut_ptr().cast(), 4 * N);
-                }
-            },
-            Place::File(at) => {
-                let bytes = words.as_flattened_mut();
-                self.file
-                    .read_exact_at(bytes, at)
-                    .map_err(Error::io("pread"))?;
+            Place::Mapped(source) if source.cast::<u32>().is_aligned() => {
+                Ok(std::array::from_fn(|index| {
+                    // SAFETY: `place` found all `N` words mapped, and the mapping is the same
+                    // since.
+                    unsafe { source.cast::<u32>().add(index).read_volatile() }.to_ne_bytes()
+                }))
             }
+            _ => self.read_words(offset),
         }
+    }
+
+    /// The same for words that are not aligned, or not mapped.
+    #[cold]
+    fn read_words<const N: usize>(&self, offset: u32) -> Result<[[u8; 4]; N]> {
+        let mut words = [[0; 4]; N];
+        self.read(offset, words.as_flattened_mut())?;
         Ok(words)
     }
 
-    /// Maps what is known of the file. Where that is not possible, calls are used instead.
-    fn remap(&self) {
-        let len = self.size.get() as usize;
-        let mut options = MmapOptions::new();
-        options.offset(self.base).len(len);
-        let map = match self.access {
-            Access::MapReadWrite if len > 0 => options.map_raw(&*self.file).ok(),
-            Access::MapReadOnly if len > 0 => options.map_raw_read_only(&*self.file).ok(),
-            _ => None,
-        };
+    /// Follows a change of the file's size. Bytes behind its end are mapped ahead and not touched;
+    /// a mapping that is long enough stays, and with it the pages that it knows.
+    fn follow_size(&self) {
+        let size = self.size.get() as usize;
+        let mut map = self.map.borrow_mut();
+        if map.as_ref().is_none_or(|map| map.len() < size) {
+            *map = self.map(size);
+        }
         self.window
             .set(map.as_ref().map_or(Window::NONE, |map| Window {
                 address: map.as_mut_ptr(),
-                len: map.len(),
+                len: size,
             }));
-        *self.map.borrow_mut() = map;
+    }
+
+    /// Maps `size` bytes and more. Where that is not possible, calls are used instead.
+    fn map(&self, size: usize) -> Option<MmapRaw> {
+        let ahead = size.next_power_of_two().max(MAP_AHEAD);
+        let mut options = MmapOptions::new();
+        options.offset(self.base).len(size + ahead);
+        match self.access {
+            Access::Mapped if size > 0 => options.map_raw(&*self.file).ok(),
+            _ => None,
+        }
     }
 
     /// Makes `len` bytes of the file real from `start` on. A file system that cannot allocate
@@ -221,14 +241,14 @@ impl Backend for FileBackend {
         let size = metadata.size().saturating_sub(self.base);
         let size = u32::try_from(size).map_err(|_| Error::TooLarge)?;
         if self.size.replace(size) != size {
-            self.remap();
+            self.follow_size();
         }
         Ok(size)
     }
 
     fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
         match self.place(offset, out.len())? {
-            // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
+            // SAFETY: `place` found that many bytes mapped, and the mapping is the same since.
             Place::Mapped(source) => unsafe { load(source, out.as_mut_ptr(), out.len()) },
             Place::File(at) => self
                 .file
@@ -239,12 +259,9 @@ impl Backend for FileBackend {
     }
 
     fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
-        if self.access == Access::MapReadOnly {
-            return Err(Error::ReadOnly);
-        }
         match self.place(offset, data.len())? {
-            // SAFETY: `place` found that many bytes mapped, nothing was remapped since, and the
-            // mapping is writable: the read-only one was ruled out above.
+            // SAFETY: `place` found that many bytes mapped, writable as all our mappings are, and the
+            // mapping is the same since.
             Place::Mapped(target) => unsafe { store(target, data) },
             Place::File(at) => self
                 .file
@@ -292,7 +309,7 @@ impl Backend for FileBackend {
     #[inline]
     fn matches(&self, offset: u32, expected: &[u8]) -> Result<bool> {
         match self.place(offset, expected.len())? {
-            // SAFETY: `place` found that many bytes mapped, and nothing was remapped since.
+            // SAFETY: `place` found that many bytes mapped, and the mapping is the same since.
             Place::Mapped(source) => Ok(unsafe { equals(source, expected) }),
             Place::File(at) => {
                 let mut found = vec![0; expected.len()];
@@ -308,7 +325,7 @@ impl Backend for FileBackend {
         let Place::Mapped(address) = self.place(offset, 4)? else {
             return Ok(false);
         };
-        if self.access != Access::MapReadWrite || !address.cast::<u32>().is_aligned() {
+        if !address.cast::<u32>().is_aligned() {
             return Ok(false);
         }
         // SAFETY: aligned as checked, mapped writable for as long as this call takes, and other
@@ -349,6 +366,10 @@ fn write_zeros(file: &File, start: u64, len: u64) -> io::Result<()> {
 /// # Safety
 /// `source` leads to that many readable bytes, `target` to as many that belong to the caller.
 unsafe fn load(source: *const u8, target: *mut u8, len: usize) {
+    if len >= BULK {
+        // SAFETY: the caller vouches for both sides, which cannot overlap: only one is shared.
+        return unsafe { source.copy_to_nonoverlapping(target, len) };
+    }
     let mut at = 0;
     // SAFETY: each step stays below `len`, which bounds both sides; volatile accesses are aligned
     // as checked; whatever other processes write meanwhile, the bytes are plain numbers.
@@ -409,6 +430,10 @@ unsafe fn equals(source: *const u8, expected: &[u8]) -> bool {
 /// `target` leads to `data.len()` writable bytes.
 unsafe fn store(target: *mut u8, data: &[u8]) {
     let (source, len, mut at) = (data.as_ptr(), data.len(), 0);
+    if len >= BULK {
+        // SAFETY: as in `load`.
+        return unsafe { source.copy_to_nonoverlapping(target, len) };
+    }
     // SAFETY: as in `load`.
     unsafe {
         while at < len {

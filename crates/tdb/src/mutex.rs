@@ -189,12 +189,16 @@ impl MutexArea {
     }
 
     /// Turns the allrecord read lock into a write lock. False, with nothing changed, if somebody
-    /// stays in a chain.
-    pub(crate) fn try_upgrade_all(&self) -> Result<bool> {
+    /// stays in a chain: for a while, or at all if this must not wait.
+    pub(crate) fn try_upgrade_all(&self, wait: Wait) -> Result<bool> {
         if self.state().swap(STATE_WRITE, Ordering::SeqCst) != STATE_READ {
             return Err(Error::Lock("allrecord lock is not a read lock"));
         }
-        let deadline = Instant::now() + CHAIN_PATIENCE;
+        let patience = match wait {
+            Wait::Try => Duration::ZERO,
+            Wait::Block => CHAIN_PATIENCE,
+        };
+        let deadline = Instant::now() + patience;
         for bucket in 0..self.hash_size {
             if let Err(error) = self.drain_until(bucket, deadline) {
                 self.state().store(STATE_READ, Ordering::SeqCst);

@@ -565,12 +565,11 @@ impl Opening<'_> {
     }
 
     fn backend(&self, file: &Arc<File>, format: &Format) -> Result<FileBackend, OpenError> {
-        let access = if self.flags.contains(Flags::NOMMAP) {
-            Access::Calls
-        } else if self.options.read_only {
-            Access::MapReadOnly
-        } else if fill_holes(file).map_err(OpenError::io("filling holes"))? {
-            Access::MapReadWrite
+        // Nothing keeps others from clearing the file of a handle that only reads, and to touch
+        // the map of a file that has become shorter is deadly.
+        let by_calls = self.flags.contains(Flags::NOMMAP) || self.options.read_only;
+        let access = if !by_calls && fill_holes(file).map_err(OpenError::io("filling holes"))? {
+            Access::Mapped
         } else {
             Access::Calls
         };

@@ -22,6 +22,7 @@ pub enum StoreMode {
 
 impl Db {
     /// The data of `key`, or `None` if there is no such record.
+    #[inline]
     pub fn fetch(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let mut data = Vec::new();
         Ok(self.fetch_into(key, &mut data)?.then_some(data))
@@ -32,8 +33,9 @@ impl Db {
     pub fn fetch_into(&self, key: &[u8], data: &mut Vec<u8>) -> Result<bool> {
         data.clear();
         let hash = self.hash.hash(key);
-        let _chain = self.lock_chain(self.bucket(hash), Rw::Read, Wait::Block)?;
-        let Some(item) = self.find(key, hash)? else {
+        let chain = self.bucket(hash);
+        let _chain = self.lock_chain(chain, Rw::Read, Wait::Block)?;
+        let Some(item) = self.find(key, hash, chain)? else {
             return Ok(false);
         };
         self.image
@@ -43,8 +45,9 @@ impl Db {
 
     pub fn exists(&self, key: &[u8]) -> Result<bool> {
         let hash = self.hash.hash(key);
-        let _chain = self.lock_chain(self.bucket(hash), Rw::Read, Wait::Block)?;
-        Ok(self.find(key, hash)?.is_some())
+        let chain = self.bucket(hash);
+        let _chain = self.lock_chain(chain, Rw::Read, Wait::Block)?;
+        Ok(self.find(key, hash, chain)?.is_some())
     }
 
     /// Stores `data` under `key`. On an error the record is what it was before.
@@ -57,8 +60,9 @@ impl Db {
         self.check_writable()?;
         let data_len = content_len(parts.iter().copied())?;
         let hash = self.hash.hash(key);
-        let _chain = self.lock_chain(self.bucket(hash), Rw::Write, Wait::Block)?;
-        let found = self.find(key, hash)?;
+        let chain = self.bucket(hash);
+        let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
+        let found = self.find(key, hash, chain)?;
         match (&found, mode) {
             (Some(_), StoreMode::Insert) => return Err(Error::Exists),
             (None, StoreMode::Modify) => return Err(Error::NotFound),
@@ -72,8 +76,9 @@ impl Db {
         self.check_writable()?;
         let more = content_len([data])?;
         let hash = self.hash.hash(key);
-        let _chain = self.lock_chain(self.bucket(hash), Rw::Write, Wait::Block)?;
-        let Some(found) = self.find(key, hash)? else {
+        let chain = self.bucket(hash);
+        let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
+        let Some(found) = self.find(key, hash, chain)? else {
             return self.put(key, hash, None, &[data], more);
         };
         let old_len = found.record.data_len;
@@ -98,7 +103,7 @@ impl Db {
         let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
         // A crash may have left an older record of the key behind the newest: it goes too.
         let mut deleted = false;
-        while let Some(item) = self.find(key, hash)? {
+        while let Some(item) = self.find(key, hash, chain)? {
             self.image.set_magic(item.offset, Magic::DEAD)?;
             deleted = true;
         }
@@ -110,8 +115,13 @@ impl Db {
     }
 
     /// The first live record of `key` in its chain, which is held.
-    fn find(&self, key: &[u8], hash: u32) -> Result<Option<Item>> {
-        let mut walk = self.image.chain(self.bucket(hash))?;
+    #[expect(
+        clippy::inline_always,
+        reason = "a record returned through memory stalls the reader"
+    )]
+    #[inline(always)]
+    fn find(&self, key: &[u8], hash: u32, chain: u32) -> Result<Option<Item>> {
+        let mut walk = self.image.chain(chain)?;
         while let Some(item) = walk.step_chain()? {
             let record = &item.record;
             if record.magic == Magic::USED
@@ -205,9 +215,9 @@ impl Db {
             full_hash: hash,
             magic: Magic::USED,
         };
-        self.image.set_record(room.offset, &record)?;
         self.image.write(room.offset + RECORD_SIZE, key)?;
         self.write_parts(room.offset + RECORD_SIZE + record.key_len, parts)?;
+        self.image.set_record(room.offset, &record)?;
         self.image.set_word(head, room.offset)
     }
 

@@ -198,8 +198,8 @@ impl Db {
             prepared: None,
         };
         self.transaction.set(Some(transaction));
-        self.image
-            .begin()
+        self.area_from_tail()
+            .and_then(|()| self.image.begin())
             .inspect_err(|_| self.finish_transaction())
     }
 

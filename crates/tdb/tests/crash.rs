@@ -4,94 +4,9 @@
 
 mod common;
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
+use common::disk::{Disk, Event, Records, apply};
 use common::{assert_sound_for_c, dump_of, records_of, tdbtool};
-use tdb::{Backend, Db, Error, Flags, OpenOptions, Result, StoreMode};
-
-type Records = BTreeMap<Vec<u8>, Vec<u8>>;
-
-/// What reached the "disk", in order.
-#[derive(Clone, Debug)]
-enum Event {
-    Write(u32, Vec<u8>),
-    Grow(u32),
-    Sync,
-    /// Not of the disk: from here on the records are either these or those of the next mark.
-    Committed(Records),
-}
-
-/// A disk in memory that keeps a diary.
-struct Disk {
-    bytes: RefCell<Vec<u8>>,
-    diary: Arc<Mutex<Vec<Event>>>,
-}
-
-impl Disk {
-    fn range(&self, offset: u32, len: usize) -> Result<std::ops::Range<usize>> {
-        let (start, size) = (offset as usize, self.bytes.borrow().len());
-        if start + len <= size {
-            return Ok(start..start + len);
-        }
-        Err(Error::OutOfBounds {
-            offset,
-            len,
-            size: u32::try_from(size).unwrap(),
-        })
-    }
-
-    fn note(&self, event: Event) {
-        apply(&mut self.bytes.borrow_mut(), &event);
-        self.diary.lock().unwrap().push(event);
-    }
-}
-
-impl Backend for Disk {
-    fn size(&self) -> u32 {
-        u32::try_from(self.bytes.borrow().len()).unwrap()
-    }
-
-    fn refresh(&self) -> Result<u32> {
-        Ok(self.size())
-    }
-
-    fn read(&self, offset: u32, out: &mut [u8]) -> Result<()> {
-        let range = self.range(offset, out.len())?;
-        out.copy_from_slice(&self.bytes.borrow()[range]);
-        Ok(())
-    }
-
-    fn write(&self, offset: u32, data: &[u8]) -> Result<()> {
-        self.range(offset, data.len())?;
-        self.note(Event::Write(offset, data.to_vec()));
-        Ok(())
-    }
-
-    fn grow(&self, new_size: u32) -> Result<()> {
-        if new_size > self.size() {
-            self.note(Event::Grow(new_size));
-        }
-        Ok(())
-    }
-
-    fn sync(&self) -> Result<()> {
-        self.note(Event::Sync);
-        Ok(())
-    }
-}
-
-fn apply(bytes: &mut Vec<u8>, event: &Event) {
-    match event {
-        Event::Write(offset, data) => {
-            let start = *offset as usize;
-            bytes[start..start + data.len()].copy_from_slice(data);
-        }
-        Event::Grow(size) => bytes.resize(*size as usize, 0),
-        Event::Sync | Event::Committed(_) => {}
-    }
-}
+use tdb::{Db, Flags, OpenOptions, StoreMode};
 
 /// One transaction: what is stored, and what is deleted.
 type Changes = (Vec<(&'static [u8], usize)>, Vec<&'static [u8]>);
@@ -126,11 +41,7 @@ fn run(flags: Flags, start: Start) -> (Vec<u8>, Vec<Event>) {
     }
     drop(db);
     let first = std::fs::read(&path).unwrap();
-    let diary = Arc::new(Mutex::new(Vec::new()));
-    let disk = Disk {
-        bytes: RefCell::new(first.clone()),
-        diary: Arc::clone(&diary),
-    };
+    let (disk, diary) = Disk::new(first.clone());
     let db = OpenOptions::new()
         .flags(flags)
         .open_backend(Box::new(disk))

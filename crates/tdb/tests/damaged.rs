@@ -70,6 +70,50 @@ fn damaged_golden_files_are_survived() {
     }
 }
 
+/// A crash while the file grows leaves space at its end that belongs to nobody. Whoever lets the
+/// file grow after that, plainly or by a transaction, must not leave it behind his records.
+#[test]
+fn unowned_space_of_any_length_is_taken_over() {
+    for name in ["few_old", "free_jenkins", "trans_two"] {
+        for extra in (0..=60).chain([97, 98, 130]) {
+            for transaction in [false, true] {
+                let mut image = golden_file(name);
+                let area = word_at(&image, RECOVERY_START_AT);
+                image.resize(image.len() + extra, 0);
+                let context = format!("{name}, recovery area at {area}, {extra}, {transaction}");
+                grow_and_check(image, transaction, &context);
+            }
+        }
+    }
+}
+
+const RECOVERY_START_AT: usize = 44;
+
+fn word_at(image: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(image[at..at + 4].try_into().unwrap())
+}
+
+fn grow_and_check(image: Vec<u8>, transaction: bool, context: &str) {
+    let db = OpenOptions::new().open_memory(image).unwrap();
+    // Less than a record header cannot even be looked at, says the C library, and so do we.
+    if db.check().is_err() {
+        return;
+    }
+    let big = vec![7; 100_000];
+    if transaction {
+        db.transaction_start().unwrap();
+    }
+    db.store(b"big", &big, StoreMode::Insert).unwrap();
+    if transaction {
+        db.transaction_commit().unwrap();
+    }
+    let found = db
+        .check()
+        .unwrap_or_else(|error| panic!("{context}: {error}"));
+    assert_eq!(found.unowned, 0, "{context}");
+    assert_eq!(db.fetch(b"big").unwrap().unwrap(), big, "{context}");
+}
+
 /// A crash of the C library can leave a recovery area without a length at the end of the file. It is
 /// that of whatever follows only if nothing does; others may have the file open, so that an open
 /// alone cannot settle it.

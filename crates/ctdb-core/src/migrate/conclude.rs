@@ -50,7 +50,7 @@ impl Migrator {
             } => {
                 let reply = Body::ReplyCall(ReplyCall { status: 0, data });
                 cluster.send_client(call.client, call.reqid, reply);
-                cluster.call_answered(now.saturating_duration_since(asked_at));
+                cluster.call_answered(db, now.saturating_duration_since(asked_at));
             }
             Then::Send { to, reqid, body } => send(db, to, reqid, body, cluster),
             Then::Forward { to, packet } => cluster.forward(to, packet),

@@ -151,7 +151,7 @@ pub(super) fn answer(pending: &PendingCall, outcome: Outcome, cluster: &mut Clus
         }
     };
     cluster.send_client(client, reqid, body);
-    cluster.call_answered(now.saturating_duration_since(pending.asked_at));
+    cluster.call_answered(pending.db, now.saturating_duration_since(pending.asked_at));
 }
 
 /// Per key of one database: client calls that wait for the call that is under way.

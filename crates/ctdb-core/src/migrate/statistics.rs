@@ -24,9 +24,10 @@ impl Cluster {
     }
 
     /// A client's call was answered, this long after its record was first looked at.
-    pub(super) fn call_answered(&mut self, took: Duration) {
+    pub(super) fn call_answered(&mut self, db: DbId, took: Duration) {
         self.call_forgotten();
         self.statistics.call_latency.record(took.as_secs_f64());
+        self.mention_latency("call", db, took);
     }
 
     /// A call was served here after this many redirects (3.6 step 9).

@@ -142,6 +142,7 @@ impl Node {
                 .statistics
                 .reclock_recd
                 .record(took.as_secs_f64());
+            self.cluster.mention_reclock_latency("take", took);
         }
         self.tell_recoverd(RecoverdInput::ClusterLock { attempt, event }, now);
     }
@@ -156,6 +157,8 @@ impl Node {
         match outcome {
             LockTest::Contention { seconds } => {
                 self.cluster.statistics.reclock_ctdbd.record(seconds);
+                let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
+                self.cluster.mention_reclock_latency("test", took);
                 self.recovery_mode_normal(caller, now);
             }
             LockTest::Timeout => {

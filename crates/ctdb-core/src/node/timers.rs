@@ -26,6 +26,7 @@ impl Node {
             self.ban.map(|ban| ban.until),
             self.times.drop_addresses,
             self.times.seqnum_tick,
+            self.stat_history.poll_timeout(),
             self.startup_due().filter(|due| *due > now),
         ]
         .into_iter()
@@ -51,6 +52,7 @@ impl Node {
         self.announce_seqnums(now);
         self.drop_addresses_when_due(now);
         self.monitor_when_due(now);
+        self.end_statistics_interval(now);
         self.wake_recoverd(now);
     }
 }

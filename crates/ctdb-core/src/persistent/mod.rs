@@ -209,6 +209,7 @@ impl Node {
             ticket,
             Waiting::Update {
                 caller,
+                db,
                 started: now,
             },
         );
@@ -222,12 +223,14 @@ impl Node {
     pub(crate) fn update_done(
         &mut self,
         caller: Caller,
+        db: DbId,
         took: Duration,
         answer: &Result<DbAnswer, DbFailure>,
     ) {
         let statistics = &mut self.cluster.statistics;
         statistics.pending_childwrite_calls = statistics.pending_childwrite_calls.saturating_sub(1);
         statistics.childwrite_latency.record(took.as_secs_f64());
+        self.cluster.mention_latency("persistent", db, took);
         if let Err(failure) = answer {
             tracing::error!("{failure}");
         }

@@ -123,7 +123,7 @@ impl Node {
             }
             Waiting::Freeze { db, since } => {
                 let waited = now.saturating_duration_since(since);
-                self.lock_wait_ended(db, waited, answer.is_ok());
+                self.lock_wait_ended("lock_db", db, waited, answer.is_ok());
                 self.freeze_done(ticket, db, answer.is_ok(), now);
             }
             Waiting::Status { caller } => self.answer_status(caller, status_of(&answer)),
@@ -144,8 +144,12 @@ impl Node {
             Waiting::Pull { caller, .. } => self.answer_count(caller, &answer),
             Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, &answer),
             Waiting::Seqnum { caller } => self.answer_seqnum(caller, &answer),
-            Waiting::Update { caller, started } => {
-                self.update_done(caller, now.saturating_duration_since(started), &answer);
+            Waiting::Update {
+                caller,
+                db,
+                started,
+            } => {
+                self.update_done(caller, db, now.saturating_duration_since(started), &answer);
             }
             Waiting::Traverse {
                 origin, traverse, ..

@@ -2,8 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
-use ctdb_proto::{DbId, DbStatistics, LockStatistics, RecMode, Statistics, Uptime};
+use ctdb_proto::{DbId, DbStatistics, LockStatistics, RecMode, Statistics, StatisticsList, Uptime};
 
 use crate::database::Database;
 use crate::node::{Node, Times};
@@ -26,6 +27,10 @@ impl Node {
                 self.reset_statistics(now);
                 self.answer_status(caller, 0);
             }
+            Request::GetStatHistory => {
+                let statistics = self.stat_history.intervals();
+                self.answer_data(caller, &StatisticsList { statistics });
+            }
             Request::Uptime => {
                 let uptime = Uptime {
                     current_time: Times::to_wire(self.times.wall(now)),
@@ -45,8 +50,15 @@ impl Node {
         self.count_locks(db, |locks| locks.num_current += 1);
     }
 
-    /// The wait for a hash chain, or for a whole database, is over.
-    pub fn lock_wait_ended(&mut self, db: DbId, waited: Duration, obtained: bool) {
+    /// The wait for a hash chain (`lock_record`), or for a whole database (`lock_db`), is over.
+    pub fn lock_wait_ended(
+        &mut self,
+        operation: &'static str,
+        db: DbId,
+        waited: Duration,
+        obtained: bool,
+    ) {
+        self.cluster.mention_latency(operation, db, waited);
         self.count_locks(db, |locks| {
             locks.num_current = locks.num_current.saturating_sub(1);
             locks.num_calls = locks.num_calls.wrapping_add(1);
@@ -68,7 +80,7 @@ impl Node {
     }
 
     fn statistics(&self, now: Instant) -> Statistics {
-        let mut statistics = self.cluster.statistics;
+        let mut statistics = self.stat_history.total(&self.cluster.statistics);
         statistics.num_clients = u32::try_from(self.clients.count()).unwrap_or(u32::MAX);
         statistics.frozen = self.cluster.everything_is_frozen().into();
         statistics.recovering = u32::from(self.cluster.rec_mode == RecMode::Active);
@@ -76,11 +88,18 @@ impl Node {
         statistics
     }
 
+    /// Lets the counting begin anew every `StatHistoryInterval` seconds.
+    pub(crate) fn end_statistics_interval(&mut self, now: Instant) {
+        let interval = self.cluster.tunables.get(Tunable::StatHistoryInterval);
+        let interval = Duration::from_secs(interval.into());
+        let wall = Times::to_wire(self.times.wall(now));
+        self.stat_history
+            .handle_timeout(&mut self.cluster.statistics, interval, wall, now);
+    }
+
     fn reset_statistics(&mut self, now: Instant) {
-        self.cluster.statistics = Statistics {
-            statistics_start_time: Times::to_wire(self.times.wall(now)),
-            ..Statistics::default()
-        };
+        let wall = Times::to_wire(self.times.wall(now));
+        self.stat_history.reset(&mut self.cluster.statistics, wall);
         for database in self.cluster.databases.values_mut() {
             database.statistics = DbStatistics::default();
         }

@@ -407,7 +407,8 @@ impl Migrator {
             .statistics
             .vacuum_latency
             .record(took.as_secs_f64());
-        let name = database.name.as_str();
+        cluster.mention_latency("vacuum", run.db, took);
+        let name = cluster.databases.get(&run.db).map(|db| db.name.as_str());
         debug!(
             name,
             deleted = run.deleted,

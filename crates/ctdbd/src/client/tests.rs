@@ -153,13 +153,13 @@ async fn what_a_client_said_last_is_heard_before_its_end() {
 async fn a_client_that_does_not_read_is_given_up_when_too_many_messages_wait() {
     let mut f = fixture();
     let mut sent = 0;
-    while f.clients.send(CLIENT, &message(sent, 10_000), 20) {
+    while f.clients.send(CLIENT, &message(sent, 10_000), 20).is_none() {
         assert!(f.clients.flush().is_empty());
         sent += 1;
         assert!(sent < 1000, "the limit has no effect");
     }
     // A reply is never refused.
-    assert!(f.clients.send(CLIENT, &control(sent), 20));
+    assert_eq!(f.clients.send(CLIENT, &control(sent), 20), None);
     // Everything up to the limit still arrives, in order.
     let mut frames = FrameReader::new(Transport::Unix);
     let mut next = 0;
@@ -176,7 +176,7 @@ async fn a_client_that_does_not_read_is_given_up_when_too_many_messages_wait() {
 async fn a_client_that_is_gone_is_noticed_when_writing() {
     let mut f = fixture();
     drop(f.far);
-    assert!(f.clients.send(CLIENT, &message(0, 0), NO_LIMIT));
+    assert_eq!(f.clients.send(CLIENT, &message(0, 0), NO_LIMIT), None);
     assert_eq!(f.clients.flush(), [CLIENT]);
 }
 
@@ -194,4 +194,32 @@ async fn the_pid_of_a_client_is_that_of_its_process() {
         panic!("not a client")
     };
     assert_eq!(u32::try_from(pid).unwrap(), std::process::id());
+}
+
+#[tokio::test]
+async fn what_waits_for_all_clients_is_bounded_too() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    let mut f = fixture();
+    let mut far = Vec::new();
+    for id in 100..110 {
+        let (near, end) = UnixStream::pair().unwrap();
+        assert!(f.clients.add(ClientId(id), near));
+        far.push(end);
+    }
+    // One more for the first, so that its queue is the longest.
+    assert_eq!(
+        f.clients.send(ClientId(100), &message(0, SIZE), NO_LIMIT),
+        None
+    );
+    let mut clients = (100..110).map(ClientId).cycle();
+    let gone = std::iter::repeat_with(|| clients.next().unwrap())
+        .find_map(|id| f.clients.send(id, &message(0, SIZE), NO_LIMIT));
+    assert_eq!(gone, Some(ClientId(100)));
+    let waiting = f.clients.backlog.bytes();
+    assert!(waiting <= BACKLOG_LIMIT + 2 * SIZE, "{waiting}");
+    assert!(f.clients.remove(ClientId(100)));
+    // The queue goes with the task that would have written it.
+    while f.clients.backlog.bytes() > waiting - 4 * SIZE {
+        tokio::task::yield_now().await;
+    }
 }

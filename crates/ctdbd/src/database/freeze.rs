@@ -94,14 +94,16 @@ impl Freezer {
         self.ticket == ticket && !self.held
     }
 
-    /// Mentions a lock that takes long to get.
-    pub(crate) fn report_long_wait(&mut self, db_name: &str, now: Instant) {
+    /// Mentions a lock that takes long to get. Returns whether it did.
+    pub(crate) fn report_long_wait(&mut self, db_name: &str, now: Instant) -> bool {
         let waited = now.saturating_duration_since(self.since);
-        if !self.held && waited >= self.reported + REPORT_AFTER {
+        let mentioned = !self.held && waited >= self.reported + REPORT_AFTER;
+        if mentioned {
             self.reported = waited;
             let seconds = waited.as_secs();
             warn!("Unable to get DB lock on database {db_name} for {seconds} seconds");
         }
+        mentioned
     }
 }
 

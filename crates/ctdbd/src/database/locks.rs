@@ -157,8 +157,9 @@ impl ChainWaits {
             .collect()
     }
 
-    /// Mentions waits that take long.
-    pub(crate) fn report_long_waits(&mut self, db_name: &str, now: Instant) {
+    /// Mentions waits that take long. Returns whether there was one to mention.
+    pub(crate) fn report_long_waits(&mut self, db_name: &str, now: Instant) -> bool {
+        let mut mentioned = false;
         for line in self.chains.values_mut() {
             let Some(wait) = &mut line.wait else {
                 continue;
@@ -166,6 +167,7 @@ impl ChainWaits {
             let waited = now.saturating_duration_since(wait.since);
             if waited >= wait.reported + REPORT_AFTER {
                 wait.reported = waited;
+                mentioned = true;
                 let key = line
                     .jobs
                     .front()
@@ -178,6 +180,7 @@ impl ChainWaits {
                 );
             }
         }
+        mentioned
     }
 }
 

@@ -33,6 +33,10 @@ struct Args {
     #[arg(long, value_name = "COUNT", default_value_t = 64)]
     window: u32,
 
+    /// Only the kinds of work whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    only: String,
+
     /// Print a line for each kind of work, its fields separated by tabs and without a head
     #[arg(long)]
     tsv: bool,
@@ -87,6 +91,9 @@ fn run(args: &Args) -> Result<()> {
         ("local call", &|| rings::local_calls(connect()?, limit)),
     ];
     for (name, work) in works {
+        if !name.contains(&args.only) {
+            continue;
+        }
         let measured = daemons.measure(work)?;
         let Measured { rate, cpu } = measured;
         if args.tsv {
