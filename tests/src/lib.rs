@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+pub mod ledger;
 mod mutate;
 mod programs;
 mod samba;

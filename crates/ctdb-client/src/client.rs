@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ use crate::error::{CallError, Closed, ConnectError};
 use crate::message::Routes;
 use crate::pending::Pending;
 use crate::reader;
+use crate::tunnel::Tunnels;
 
 /// Packets that may wait to be written to the socket; whoever sends one more waits.
 pub const WRITE_QUEUE: usize = 64;
@@ -25,12 +27,12 @@ pub const WRITE_QUEUE: usize = 64;
 /// Longest path that fits into a socket address.
 const MAX_SOCKET_PATH: usize = 107;
 
-/// One connection to a daemon. Dropping it closes the connection.
-#[derive(Debug)]
+/// One connection to a daemon. Clones share it; it is closed when the last of them is dropped.
+#[derive(Clone, Debug)]
 pub struct Client {
     pub(crate) shared: Arc<Shared>,
     queue: mpsc::Sender<Outgoing>,
-    reader: JoinHandle<()>,
+    open: Arc<Open>,
 }
 
 /// What the tasks of a connection share.
@@ -38,7 +40,18 @@ pub struct Client {
 pub(crate) struct Shared {
     pub(crate) pending: Pending,
     pub(crate) routes: Routes,
+    pub(crate) tunnels: Tunnels,
+    /// See [`Client::unexpected_replies`].
+    unexpected_replies: AtomicU64,
     closed: watch::Sender<bool>,
+}
+
+/// Closes the connection when the last clone of a client goes.
+#[derive(Debug)]
+struct Open {
+    shared: Arc<Shared>,
+    reader: JoinHandle<()>,
+    writer: JoinHandle<()>,
 }
 
 /// What the writing task gets.
@@ -50,10 +63,18 @@ pub(crate) enum Outgoing {
 }
 
 impl Shared {
+    /// Hands a reply to the request it belongs to.
+    pub(crate) fn answer(&self, reqid: ReqId, body: Body) {
+        if !self.pending.complete(reqid, body) {
+            self.unexpected_replies.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// Ends everything that waits for the connection.
     pub(crate) fn close(&self) {
         self.pending.close();
         self.routes.close();
+        self.tunnels.close();
         self.closed.send_replace(true);
     }
 }
@@ -74,15 +95,22 @@ impl Client {
         let shared = Arc::new(Shared {
             pending: Pending::new(),
             routes: Routes::new(),
+            tunnels: Tunnels::new(),
+            unexpected_replies: AtomicU64::new(0),
             closed: watch::Sender::new(false),
         });
         let (queue, packets) = mpsc::channel(WRITE_QUEUE);
         let reader = tokio::spawn(reader::read(read_half, Arc::clone(&shared)));
-        tokio::spawn(reader::write(write_half, packets, Arc::clone(&shared)));
+        let writer = tokio::spawn(reader::write(write_half, packets, Arc::clone(&shared)));
+        let open = Arc::new(Open {
+            shared: Arc::clone(&shared),
+            reader,
+            writer,
+        });
         Ok(Self {
             shared,
             queue,
-            reader,
+            open,
         })
     }
 
@@ -97,6 +125,14 @@ impl Client {
         written.await.map_err(|_| Closed)
     }
 
+    /// Ends the connection at once, for all clones: what waits to be sent is dropped, and all that
+    /// waits for an answer fails.
+    pub fn close(&self) {
+        self.open.writer.abort();
+        self.open.reader.abort();
+        self.shared.close();
+    }
+
     /// Waits until the connection has ended.
     pub async fn closed(&self) {
         // The sender lives in `shared`, so waiting cannot fail before the flag is set.
@@ -106,6 +142,17 @@ impl Client {
             .subscribe()
             .wait_for(|closed| *closed)
             .await;
+    }
+
+    /// Turns true when the connection ends. Does not keep it open.
+    pub(crate) fn closed_watch(&self) -> watch::Receiver<bool> {
+        self.shared.closed.subscribe()
+    }
+
+    /// Replies that came though no request waited for them: late ones, of requests that were given
+    /// up. If none were, the daemon answered a request twice.
+    pub fn unexpected_replies(&self) -> u64 {
+        self.shared.unexpected_replies.load(Ordering::Relaxed)
     }
 
     /// Whether the connection has ended.
@@ -183,7 +230,7 @@ impl Client {
     }
 }
 
-impl Drop for Client {
+impl Drop for Open {
     fn drop(&mut self) {
         // The writer ends by itself, after what is queued, when the queue is dropped.
         self.reader.abort();

@@ -112,7 +112,11 @@ impl Client {
         expect_zero(Opcode::DEREGISTER_SRVID, Dest::Current, reply).map(drop)
     }
 
-    async fn register(&self, srvid: Srvid, limit: Option<Duration>) -> Result<(), ControlError> {
+    pub(crate) async fn register(
+        &self,
+        srvid: Srvid,
+        limit: Option<Duration>,
+    ) -> Result<(), ControlError> {
         let request = ReqControl {
             srvid,
             ..request(Opcode::REGISTER_SRVID)

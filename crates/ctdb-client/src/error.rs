@@ -84,6 +84,107 @@ pub enum CallError {
     Status { status: i32 },
 }
 
+/// Why a database is not attached.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// The daemon refused or did not answer.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// The daemon calls the database unhealthy, for this reason.
+    #[error("database is unhealthy: {reason}")]
+    Unhealthy { reason: String },
+    /// The daemon does not say which node it is.
+    #[error("node number {found} is not one")]
+    BadPnn { found: u32 },
+    /// The local file cannot be opened.
+    #[error("cannot open {path}")]
+    Open {
+        path: String,
+        #[source]
+        source: tdb::OpenError,
+    },
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+}
+
+/// Why an operation on a record, or on all records, failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    #[error(transparent)]
+    Closed(#[from] Closed),
+    /// The daemon could not bring the record here, or read it.
+    #[error("call failed")]
+    Call(#[source] CallError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The local file.
+    #[error(transparent)]
+    Tdb(#[from] tdb::Error),
+    /// No record can have an empty key: the daemon would not answer.
+    #[error("empty key")]
+    EmptyKey,
+    /// Records of persistent and replicated databases do not migrate; they are changed in a
+    /// [`Transaction`](crate::Transaction).
+    #[error("the database is changed by transactions only")]
+    NotVolatile,
+    /// A message of a traverse is none.
+    #[error("bad record in a traverse")]
+    Decode(#[from] DecodeError),
+}
+
+impl From<CallError> for RecordError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Closed(closed) => closed.into(),
+            other => Self::Call(other),
+        }
+    }
+}
+
+/// Why a cluster-wide lock was not taken, or not given back.
+#[derive(Debug, thiserror::Error)]
+pub enum GLockError {
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// Something else than the holders of a lock is stored under its name, such as a lock of
+    /// Samba's own, which are kept in another form.
+    #[error("record is no lock")]
+    NoLock(#[from] DecodeError),
+}
+
+/// Why a transaction failed. Unless it says otherwise nothing has been changed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransactionError {
+    #[error("database is volatile: it has no transactions")]
+    Volatile,
+    #[error("transaction was begun for reading")]
+    ReadOnly,
+    #[error("cannot open the database of locks")]
+    Attach(#[from] AttachError),
+    #[error("lock of the transaction")]
+    Lock(#[from] GLockError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Somebody else changed the database meanwhile: the lock was lost, because this node was not
+    /// in the cluster for some time.
+    #[error("another transaction came between")]
+    Overtaken,
+    /// The daemon, or the lock, went away during the commit: the changes are made on all nodes or
+    /// on none.
+    #[error("whether the changes are made is unknown")]
+    Unknown,
+}
+
+impl From<Closed> for TransactionError {
+    fn from(closed: Closed) -> Self {
+        Self::Record(closed.into())
+    }
+}
+
 /// Errno values that CTDB uses as results.
 const EPIPE: i32 = 32;
 const EPROTO: i32 = 71;

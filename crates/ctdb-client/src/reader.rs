@@ -42,8 +42,9 @@ async fn hand_out(frame: Bytes, shared: &Shared) {
     match packet.body {
         Body::ReqMessage(message) => shared.routes.deliver(packet.header, message).await,
         body @ (Body::ReplyControl(_) | Body::ReplyCall(_) | Body::ReplyError(_)) => {
-            shared.pending.complete(packet.header.reqid, body);
+            shared.answer(packet.header.reqid, body);
         }
+        Body::ReqTunnel(packet) => shared.tunnels.deliver(packet).await,
         _ => {}
     }
 }

@@ -9,7 +9,8 @@ use ctdb_client::error::Closed;
 use ctdb_client::{CallError, Client, ConnectError, ControlFailure};
 use ctdb_proto::{
     Body, ClientId, ControlFlags, DbId, Dest, FrameReader, Generation, Header, Opcode, Packet,
-    Padding, ReplyCall, ReplyControl, ReqControl, ReqMessage, Srvid, Transport,
+    Padding, ReplyCall, ReplyControl, ReqControl, ReqMessage, ReqTunnel, Srvid, Transport,
+    TunnelFlags, TunnelId,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -261,4 +262,50 @@ async fn connecting_fails_with_a_clear_reason() {
         panic!("{error}")
     };
     assert_eq!(source.kind(), std::io::ErrorKind::NotFound);
+}
+
+#[tokio::test]
+async fn a_second_answer_is_counted() {
+    let (client, mut peer, _dir) = connected().await;
+    let daemon = async {
+        let request = peer.receive().await;
+        peer.send(&[status(&request, 1), status(&request, 2)]).await;
+        let request = peer.receive().await;
+        peer.send(&[status(&request, 3)]).await;
+    };
+    let user = async {
+        let reply = client.raw_control(Dest::Current, ping(), LIMIT).await;
+        assert_eq!(reply.unwrap().status, 1);
+        let reply = client.raw_control(Dest::Current, ping(), LIMIT).await;
+        assert_eq!(reply.unwrap().status, 3);
+        assert_eq!(client.unexpected_replies(), 1);
+    };
+    tokio::join!(user, daemon);
+}
+
+#[tokio::test]
+async fn a_tunnel_gets_its_packets_until_the_connection_is_closed() {
+    let (client, mut peer, _dir) = connected().await;
+    let id = TunnelId::new(0xFFFF_FFFF_0000_0001);
+    let daemon = async {
+        let register = peer.receive().await;
+        let packet = ReqTunnel {
+            tunnel_id: id,
+            flags: TunnelFlags::REQUEST,
+            data: Bytes::from_static(b"question"),
+        };
+        // A packet before the reply to the registration counts.
+        let packet = answer(&register, Body::ReqTunnel(packet));
+        peer.send(&[packet, status(&register, 0)]).await;
+    };
+    let user = async {
+        let mut tunnel = client.open_tunnel(id, LIMIT).await.unwrap();
+        let (flags, data) = tunnel.receive().await.unwrap();
+        assert_eq!((flags, &data[..]), (TunnelFlags::REQUEST, &b"question"[..]));
+        let again = client.open_tunnel(id, LIMIT).await;
+        assert_eq!(again.unwrap_err().code(), -1);
+        client.close();
+        assert_eq!(tunnel.receive().await, Err(Closed));
+    };
+    tokio::join!(user, daemon);
 }

@@ -3,7 +3,10 @@
 mod support;
 
 use ctdb_proto::control::Request;
-use ctdb_proto::{DbId, RecBuffer, RecordFlags, RecordHeader, ReqId, Rsn};
+use ctdb_proto::{
+    Body, CURRENT_NODE, ControlFlags, DbId, Generation, Header, Packet, RecBuffer, RecordFlags,
+    RecordHeader, ReqId, Rsn,
+};
 use ctdb_sim::Options;
 use support::{Client, SECOND, healthy_world, pnn};
 
@@ -156,4 +159,36 @@ fn counters_lose_nothing_while_nodes_are_restarted() {
             );
         }
     }
+}
+
+#[test]
+fn an_attach_at_any_moment_of_a_start_is_answered() {
+    // Also between the end of the first recovery and the run state that follows it.
+    let mut world = healthy_world(4, Options::default());
+    let node = pnn(2);
+    world.kill(node);
+    world.start(node);
+    let mut asking = Vec::new();
+    while !world.is_healthy() {
+        let client = world.connect_client(node, 4711).expect("the node runs");
+        world.client_sends(node, client, attach_packet("test.tdb"));
+        asking.push(client);
+        world.step();
+    }
+    world.run_for(SECOND * 5);
+    let mut answered = |client: &_| !world.inbox(node, *client).is_empty();
+    let (count, answers) = (asking.len(), asking.iter().filter(|c| answered(c)).count());
+    assert_eq!(answers, count, "attaches that were answered");
+}
+
+fn attach_packet(name: &str) -> Packet {
+    let request = Request::DbAttach(name.to_owned());
+    let header = Header {
+        generation: Generation(0),
+        dest: CURRENT_NODE,
+        src: 0,
+        reqid: ReqId(1),
+    };
+    let body = Body::ReqControl(request.to_control(ControlFlags::empty()));
+    Packet { header, body }
 }

@@ -399,6 +399,7 @@ impl Node {
             statistics.num_recoveries = statistics.num_recoveries.wrapping_add(1);
             if self.cluster.run_state == RunState::FirstRecovery {
                 self.set_run_state(RunState::Startup);
+                self.release_deferred_attaches(now);
             }
         }
         self.answer_status(caller, status);

@@ -58,12 +58,10 @@ impl Node {
                 );
                 return self.answer_status(caller, -1);
             }
-            let in_recovery = self.is_in_recovery();
-            if for_recovery && !in_recovery {
+            if for_recovery && !self.is_in_recovery() {
                 return self.answer_status(caller, -1);
             }
-            let starting = self.cluster.run_state.raw() < RunState::Startup.raw();
-            if !for_recovery && (in_recovery || starting) {
+            if !for_recovery && self.defers_attaches() {
                 let pid = self.clients.pid(client);
                 return self.defer_attach(caller, control.clone(), &name, pid, now);
             }
@@ -92,9 +90,18 @@ impl Node {
         });
     }
 
-    /// The recovery mode is NORMAL: what was deferred is done on the next turn. (The original
-    /// waits another second.)
+    /// Clients wait until the cluster has recovered, and at a start until this node is part of it.
+    fn defers_attaches(&self) -> bool {
+        self.is_in_recovery() || self.cluster.run_state.raw() < RunState::Startup.raw()
+    }
+
+    /// One of the reasons to defer has gone: if it was the last one, what was deferred is done on
+    /// the next turn. (The original waits for a second after the recovery mode is NORMAL, in which
+    /// the run state follows.)
     pub(crate) fn release_deferred_attaches(&mut self, now: Instant) {
+        if self.defers_attaches() {
+            return;
+        }
         for attach in &mut self.deferred_attaches {
             attach.due = Some(now);
         }

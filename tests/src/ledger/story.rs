@@ -1,0 +1,77 @@
+//! The whole story: writers, trouble, and the comparison at the end.
+
+use std::time::Duration;
+
+use ctdb_proto::DbFlags;
+
+use super::{Findings, History, Ledger, Outcome, Records, Transactions, Trouble};
+use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
+
+const WRITERS: usize = 8;
+const HOT_KEYS: usize = 50;
+const COLD_KEYS: usize = 10_000;
+/// Of the databases that transactions change.
+const KEYS: usize = 30;
+/// Changes in each second of trouble: much less than any machine makes, so the writers did work.
+const FEWEST: usize = 10;
+/// Findings of each database that are shown.
+const MOST_SHOWN: usize = 20;
+
+/// Has writers on all nodes work for this time while there is trouble. The daemons of `spared` nodes
+/// keep running; the nodes are stopped and continued all the same.
+///
+/// # Panics
+///
+/// When anything is missing, or is there that should not be.
+pub fn keep_books(cluster: &mut TestCluster, time: Duration, spared: &[usize]) -> TestResult {
+    let nodes = cluster.nodes().len();
+    let ledger = Ledger::new(cluster);
+    let records = Records::new("ledger.tdb", HOT_KEYS, COLD_KEYS);
+    let persistent = Transactions::new("persistent.tdb", DbFlags::PERSISTENT, KEYS);
+    let replicated = Transactions::new("replicated.tdb", DbFlags::REPLICATED, KEYS);
+    let seed = fastrand::u64(..);
+    step(&format!("seed {seed}"));
+
+    let mut writers = records.writers(WRITERS, nodes);
+    writers.extend(persistent.writers(nodes));
+    writers.extend(replicated.writers(nodes));
+    ledger.work_during(writers, || {
+        Trouble::new(cluster, &ledger.outages, spared, seed).make(time)
+    })?;
+    step("all writers have ended");
+
+    cluster.wait_healthy(HEALTHY_LIMIT)?;
+    let fewest = FEWEST * usize::try_from(time.as_secs())?;
+    let mut wrong = ledger.wrong();
+    wrong.extend(sum_up(
+        "volatile",
+        records.check(&ledger)?,
+        &records.history(),
+        fewest,
+    ));
+    for (kind, database) in [("persistent", &persistent), ("replicated", &replicated)] {
+        wrong.extend(sum_up(
+            kind,
+            database.check(&ledger)?,
+            &database.history(),
+            fewest,
+        ));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    Ok(())
+}
+
+/// Shows how it went; gives the first findings.
+fn sum_up(kind: &str, findings: Findings, history: &History, fewest: usize) -> Vec<String> {
+    let [made, not, unknown] =
+        [Outcome::Made, Outcome::NotMade, Outcome::Unknown].map(|outcome| history.count(outcome));
+    step(&format!(
+        "{kind}: {made} changes made, {not} refused, {unknown} unknown; {} lost with their node, \
+         {} wrong",
+        findings.lost,
+        findings.wrong.len()
+    ));
+    let idle = (made < fewest).then(|| format!("{kind}: only {made} changes made"));
+    let first = findings.wrong.into_iter().take(MOST_SHOWN);
+    idle.into_iter().chain(first).collect()
+}
