@@ -6,7 +6,7 @@ use ctdb_proto::{DbFlags, DbId};
 use tdb::ErrorCode;
 
 use crate::database::attach_failure;
-use crate::exit::{EINVAL, EIO, ETIMEDOUT, Failure};
+use crate::exit::{EINVAL, EIO, EPROTO, ETIMEDOUT, Failure};
 
 /// A record that could not be fetched with its lock.
 pub(crate) fn record_failure(name: &str, error: RecordError) -> Failure {
@@ -77,7 +77,7 @@ fn g_lock_failure(what: &str, error: GLockError) -> Failure {
             record_failure(G_LOCK_DB, error).and(format!("{what} fetch lock failed"))
         }
         GLockError::Control(error) => error.into(),
-        GLockError::NoLock(_) => Failure::with_code(EINVAL, format!("{what} {error}")),
+        GLockError::NoLock(_) => Failure::with_code(EPROTO, format!("{what} invalid lock data")),
     }
 }
 
@@ -103,6 +103,18 @@ mod tests {
         let expected = Failure::with_code(-1, "fetch_lock: g_lock.tdb CALL failed, ret=-1")
             .and("g_lock_lock: transaction_db_0x0000abcd fetch lock failed")
             .and("transaction_start: p.tdb g_lock lock failed, ret=-1");
+        assert_eq!(failure, expected);
+    }
+
+    #[test]
+    fn what_is_no_lock_is_called_so() {
+        let error = GLockError::NoLock(ctdb_proto::GLock::decode(&[7; 32]).unwrap_err());
+        let failure = start_failure("p.tdb", ID, error.into());
+        let expected = Failure::with_code(
+            71,
+            "g_lock_lock: transaction_db_0x0000abcd invalid lock data",
+        )
+        .and("transaction_start: p.tdb g_lock lock failed, ret=71");
         assert_eq!(failure, expected);
     }
 
