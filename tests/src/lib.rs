@@ -13,6 +13,7 @@ pub mod ledger;
 mod mutate;
 mod programs;
 mod samba;
+mod smb_session;
 mod status;
 mod torture;
 
@@ -22,6 +23,7 @@ pub use programs::{
     daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
 };
 pub use samba::Samba;
+pub use smb_session::SmbSession;
 pub use status::Status;
 pub use torture::{Benchmark, Torture};
 

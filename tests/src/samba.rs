@@ -63,6 +63,16 @@ impl Samba {
 
     /// Runs one of smbtorture's benchmarks, with one client on each of these nodes.
     pub fn bench(&self, benchmark: Benchmark, nodes: &[usize]) -> TestResult<Torture> {
+        self.bench_patiently(benchmark, nodes, TO_CLEAN_UP)
+    }
+
+    /// As [`Self::bench`], with so much time to set up and to clean up.
+    pub fn bench_patiently(
+        &self,
+        benchmark: Benchmark,
+        nodes: &[usize],
+        allowance: Duration,
+    ) -> TestResult<Torture> {
         let names: Vec<String> = nodes.iter().map(usize::to_string).collect();
         let unclist = self.folder.join(format!("unclist.{}", names.join("")));
         let uncs: Vec<String> = nodes.iter().map(|&pnn| self.at(pnn).unc()).collect();
@@ -72,7 +82,7 @@ impl Samba {
         let clients = format!("--num-progs={}", nodes.len());
         let first = *nodes.first().ok_or("a benchmark needs a node")?;
         let args = [&unclist, &seconds, &clients, benchmark.name];
-        let limit = Duration::from_secs(benchmark.seconds.into()) + TO_CLEAN_UP;
+        let limit = Duration::from_secs(benchmark.seconds.into()) + allowance;
         Torture::run(self.at(first), ClientProtocol::Nt1, &args, limit)
     }
 
