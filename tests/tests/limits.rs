@@ -136,6 +136,9 @@ fn a_gigabyte_for_a_client_that_does_not_read() -> TestResult {
 /// Bytes of a record that is larger than anybody should have.
 const HUGE: usize = 100 << 20;
 
+/// Larger than all that may otherwise pile up for a client, and than what most would call a limit.
+const HUGER: usize = 300 << 20;
+
 #[test]
 fn a_record_of_a_hundred_megabytes_is_carried() -> TestResult {
     let cluster = TestCluster::healthy()?;
@@ -160,6 +163,30 @@ fn a_record_of_a_hundred_megabytes_is_carried() -> TestResult {
             assert_is_served(node)?;
         }
     }
+    Ok(())
+}
+
+/// It must not stop every recovery from then on, or go lost in one.
+#[test]
+fn a_record_of_three_hundred_megabytes_survives_a_recovery() -> TestResult {
+    let cluster = TestCluster::healthy()?;
+    let mut client = Connection::connect(&cluster.at(1).socket())?;
+    client.set_limit(LIMIT);
+    let database = client.attach(DATABASE)?;
+    database.update(&mut client, b"huger", |_| vec![3; HUGER])?;
+
+    step("recover");
+    cluster.ctdb(0, &["-t", "120", "recover"]);
+    cluster.wait_healthy(LIMIT)?;
+
+    step("look for it");
+    let mut found = 0;
+    database.update(&mut client, b"huger", |data| {
+        found = data.len();
+        assert!(data.iter().all(|&byte| byte == 3));
+        b"small again".to_vec()
+    })?;
+    assert_eq!(found, HUGER);
     Ok(())
 }
 

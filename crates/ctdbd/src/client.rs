@@ -96,7 +96,7 @@ impl Clients {
             error!("CTDB_REQ_MESSAGE queue full - killing client connection.");
             return Some(id);
         }
-        if client.out.queued_bytes() > QUEUE_LIMIT {
+        if client.out.is_over(QUEUE_LIMIT) {
             error!(client = %id, "more than {QUEUE_LIMIT} bytes wait for the client, closing it");
             return Some(id);
         }

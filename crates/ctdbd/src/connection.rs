@@ -181,6 +181,16 @@ impl Outgoing {
         self.shared.lock().packets.len()
     }
 
+    /// Whether more than `limit` bytes wait behind, or in front of, the longest packet. That one may
+    /// have any length: a record can be larger than all that should pile up.
+    pub(crate) fn is_over(&self, limit: usize) -> bool {
+        let queue = self.shared.lock();
+        queue.bytes.len() > limit && {
+            let longest = queue.packets.iter().max().copied().unwrap_or_default();
+            queue.bytes.len() - longest > limit
+        }
+    }
+
     /// Bytes that have not been written.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.shared.lock().bytes.len()
