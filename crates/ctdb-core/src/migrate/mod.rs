@@ -47,7 +47,7 @@ use ctdb_proto::{
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::Cluster;
-use crate::database::Freeze;
+use crate::database::{Database, Freeze};
 use crate::effect::{Effect, Ticket};
 use crate::input::Record;
 use crate::vacuum::{Queues, Vacuum};
@@ -246,6 +246,9 @@ impl Migrator {
         if database.is_frozen() {
             return view.leave(Then::AfterThaw(work));
         }
+        if is_behind(database, cluster) && work.generation().is_none() {
+            return view.leave(Then::AfterThaw(work));
+        }
         if work
             .generation()
             .is_some_and(|generation| generation != database.generation)
@@ -442,7 +445,7 @@ impl Migrator {
         let open = cluster
             .databases
             .get(&db)
-            .is_none_or(|d| d.freeze == Freeze::None);
+            .is_none_or(|d| d.freeze == Freeze::None && !is_behind(d, cluster));
         let state = self.databases.entry(db).or_default();
         if open {
             cluster.effect(Effect::Record(job));
@@ -513,6 +516,13 @@ impl Migrator {
         self.delayed
             .insert((at, self.serial), RecordJob { db, key, work });
     }
+}
+
+/// Whether a recovery has brought a new vnn map, but has not come to this database yet. By the new
+/// map this node may be the lmaster of a record that it has never heard of: to make it up would be
+/// to have it twice.
+fn is_behind(database: &Database, cluster: &Cluster) -> bool {
+    database.generation != cluster.vnn_map.generation
 }
 
 /// A key for memory that outlives its packet: a slice would keep the whole buffer of the

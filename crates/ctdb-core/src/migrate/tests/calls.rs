@@ -703,6 +703,31 @@ fn a_frozen_database_holds_jobs_until_the_thaw() {
     );
 }
 
+/// The record may well exist, and the lmaster by the old map knows where.
+#[test]
+fn a_lmaster_by_a_new_map_makes_no_record_up_before_the_database_is_recovered() {
+    let mut node = Fixture::new(0);
+    let key = node.key(0);
+    // One job is on its way to the shell when the map comes, the other is not.
+    node.client_call(7, 3, null(&key));
+    let new = Generation(6);
+    node.cluster.vnn_map.generation = new;
+    node.client_call(8, 4, null(&key));
+    assert!(node.run().is_empty());
+    assert_eq!(node.record(&key), "-");
+
+    node.database().freeze = Freeze::Frozen;
+    node.database().generation = new;
+    node.database().freeze = Freeze::None;
+    node.migrator.thawed(DB, &mut node.cluster, node.now);
+    let mut said = node.run();
+    said.sort();
+    assert_eq!(
+        said,
+        ["client 7 REPLY_CALL 0  #3", "client 8 REPLY_CALL 0  #4"]
+    );
+}
+
 #[test]
 fn after_a_recovery_calls_are_sent_again_and_old_packets_dropped() {
     let mut node = Fixture::new(0);
