@@ -1,12 +1,14 @@
 //! Attached databases: fetching records with their lock, storing, reading (`data-plane.md` 3.14).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ctdb_proto::control::KeyData;
 use ctdb_proto::{
     CallFlags, CallId, DbFlags, DbId, Dest, NodeFlags, Opcode, Pnn, RecordHeader, ReqCall,
     ReqControl, Srvid, Wire,
 };
-use tdb::StoreMode;
+use tdb::{Db, StoreMode};
 use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use crate::client::Client;
@@ -22,7 +24,7 @@ use crate::g_lock::GLocks;
 /// the same `Database` for anything else waits for itself; it gives the record back first, or
 /// attaches once more.
 ///
-/// No operation has a time limit: one of a node that is stopped, or whose cluster recovers, takes
+/// No operation on records has a time limit: one of a node that is stopped, or whose cluster recovers, takes
 /// as long as that does. Wrap it in [`tokio::time::timeout`] for one; unless its documentation
 /// says otherwise, an operation that is given up has done nothing that lasts. When the connection
 /// ends all operations fail with [`Closed`](crate::error::Closed) and the file is closed; the
@@ -34,6 +36,7 @@ pub struct Database {
     name: String,
     kind: DbFlags,
     pnn: Pnn,
+    limit: Option<Duration>,
     file: Mutex<File>,
     /// Locks for transactions, once one has begun.
     pub(crate) g_locks: OnceCell<GLocks>,
@@ -48,15 +51,27 @@ impl Client {
     /// kind: see [`Database::kind`]. With `READONLY` or `STICKY` the property is switched on, on
     /// all nodes that are connected; it cannot be switched off again.
     pub async fn attach(&self, name: &str, kind: DbFlags) -> Result<Database, AttachError> {
-        let here = self.node(Dest::Current, None);
-        let found = here.get_pnn().await?;
-        let pnn = Pnn::new(found).ok_or(AttachError::BadPnn { found })?;
+        self.attach_within(name, kind, None).await
+    }
+
+    /// As [`Self::attach`], with a limit for each control that is sent to attach, and later for
+    /// each that asks whether the holder of a lock is alive. Calls and commits have none: not to
+    /// know their result would be worse than to wait.
+    pub async fn attach_within(
+        &self,
+        name: &str,
+        kind: DbFlags,
+        limit: Option<Duration>,
+    ) -> Result<Database, AttachError> {
+        let here = self.node(Dest::Current, limit);
         let id = here.db_attach(name, kind).await?;
         let path = here.getdbpath(id).await?;
         if let Some(reason) = here.db_get_health(id).await? {
             return Err(AttachError::Unhealthy { reason });
         }
-        self.switch_on(id, kind).await?;
+        self.switch_on(id, kind, limit).await?;
+        let found = here.get_pnn().await?;
+        let pnn = Pnn::new(found).ok_or(AttachError::BadPnn { found })?;
         let dbmap = here.get_dbmap().await?;
         let entry = dbmap.dbs.iter().find(|entry| entry.db_id == id);
         let flags = here.db_open_flags(id).await?;
@@ -68,20 +83,26 @@ impl Client {
             name: name.to_owned(),
             kind: entry.map_or(kind, |entry| entry.flags),
             pnn,
+            limit,
             file: Mutex::new(file),
             g_locks: OnceCell::new(),
         })
     }
 
     /// Neither property belongs to the attach itself: each node has its own (`data-plane.md` 1.2).
-    async fn switch_on(&self, id: DbId, kind: DbFlags) -> Result<(), AttachError> {
+    async fn switch_on(
+        &self,
+        id: DbId,
+        kind: DbFlags,
+        limit: Option<Duration>,
+    ) -> Result<(), AttachError> {
         if !kind.intersects(DbFlags::READONLY | DbFlags::STICKY) {
             return Ok(());
         }
-        let nodemap = self.node(Dest::Current, None).get_nodemap().await?;
+        let nodemap = self.node(Dest::Current, limit).get_nodemap().await?;
         let gone = NodeFlags::DISCONNECTED | NodeFlags::DELETED;
         for node in nodemap.nodes {
-            let handle = self.node(node.pnn, None);
+            let handle = self.node(node.pnn, limit);
             if node.flags.intersects(gone) {
                 continue;
             }
@@ -114,6 +135,11 @@ impl Database {
     /// The node whose file this is.
     pub fn pnn(&self) -> Pnn {
         self.pnn
+    }
+
+    /// Limit of a control, see [`Client::attach_within`].
+    pub(crate) fn limit(&self) -> Option<Duration> {
+        self.limit
     }
 
     /// The connection by which it is attached.
@@ -196,6 +222,17 @@ impl Database {
     pub async fn traverse_local(&self) -> Result<Vec<(Bytes, Record)>, RecordError> {
         let file = self.file.lock().await;
         file.run(Record::all).await
+    }
+
+    /// Runs `job` on the file of this node, in the thread of the file, for what goes through it
+    /// without keeping all of it in memory. It must only read, and runs to its end even if the
+    /// caller stops waiting.
+    pub async fn with_file<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Db) -> T + Send + 'static,
+    ) -> Result<T, RecordError> {
+        let file = self.file.lock().await;
+        file.run(move |db| Ok(job(db))).await
     }
 
     /// Counts the changes of a persistent or replicated database.

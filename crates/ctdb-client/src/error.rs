@@ -151,7 +151,7 @@ pub enum GLockError {
     #[error(transparent)]
     Control(#[from] ControlError),
     /// Something else than the holders of a lock is stored under its name, such as a lock of
-    /// Samba's own, which are kept in another form.
+    /// Samba's own, which are kept in another form, and did not go for some time.
     #[error("record is no lock")]
     NoLock(#[from] DecodeError),
 }
@@ -170,9 +170,16 @@ pub enum TransactionError {
     #[error(transparent)]
     Record(#[from] RecordError),
     /// Somebody else changed the database meanwhile: the lock was lost, because this node was not
-    /// in the cluster for some time.
-    #[error("another transaction came between")]
-    Overtaken,
+    /// in the cluster for some time. Or the lock was lost, and nobody has changed anything yet.
+    #[error("another transaction came between: sequence number {before}, now {now}")]
+    Overtaken {
+        /// Sequence number when the transaction began.
+        before: u64,
+        now: u64,
+    },
+    /// All changes of a transaction go into one packet.
+    #[error("transaction of {size} bytes does not fit into one packet")]
+    TooLarge { size: usize },
     /// The daemon, or the lock, went away during the commit: the changes are made on all nodes or
     /// on none.
     #[error("whether the changes are made is unknown")]

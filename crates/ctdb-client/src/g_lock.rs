@@ -2,8 +2,9 @@
 //! (`data-plane.md` 7.2).
 //!
 //! A lock is a record of the database `g_lock.tdb` that lists its holders, in the form that the
-//! `ctdb` tool and its library use: with those we exclude each other. Samba keeps other things in
-//! the same database, under other names.
+//! `ctdb` tool and its library use: with those we exclude each other. Samba keeps its locks in the
+//! same database in a form of its own, those for transactions under the same names: that we wait
+//! for for some time.
 //!
 //! Nobody hands a lock over: who waits looks again and again, and removes holders that are gone.
 //! A holder is gone when its daemon knows no client with its process id; ours are told apart
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use ctdb_proto::glock::G_LOCK_DB;
 use ctdb_proto::{DbFlags, GLock, GLockEntry, GLockType, Pnn, ServerId, Srvid};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 
 use crate::client::Client;
 use crate::database::{Database, LockedRecord};
@@ -48,9 +50,19 @@ struct Holding {
 impl GLocks {
     /// Attaches the database of locks.
     pub async fn attach(client: &Client) -> Result<Self, AttachError> {
-        let database = client.attach(G_LOCK_DB, DbFlags::empty()).await?;
+        Self::attach_within(client, None).await
+    }
+
+    /// As [`Self::attach`], with a limit for controls: see [`Client::attach_within`].
+    pub async fn attach_within(
+        client: &Client,
+        limit: Option<Duration>,
+    ) -> Result<Self, AttachError> {
+        let database = client
+            .attach_within(G_LOCK_DB, DbFlags::empty(), limit)
+            .await?;
         let unique_id = random_id();
-        client.register(Srvid::new(unique_id), None).await?;
+        client.register(Srvid::new(unique_id), limit).await?;
         Ok(Self(Arc::new(Shared {
             database,
             unique_id,
@@ -68,10 +80,13 @@ impl GLocks {
         let key = key_of(name);
         let entry = self.entry(kind, task_id);
         let mut pause = FIRST_PAUSE;
+        let started = Instant::now();
         loop {
-            let obstacles = match self.try_take(&key, entry).await? {
-                Taken::Held(held) => return Ok(held),
-                Taken::By(obstacles) => obstacles,
+            let obstacles = match self.try_take(&key, entry).await {
+                Ok(Taken::Held(held)) => return Ok(held),
+                Ok(Taken::By(obstacles)) => obstacles,
+                Err(GLockError::NoLock(_)) if started.elapsed() < FOREIGN_LIMIT => Vec::new(),
+                Err(error) => return Err(error),
             };
             if !self.remove_dead(&key, &obstacles).await? {
                 tokio::time::sleep(pause).await;
@@ -146,17 +161,23 @@ impl GLocks {
         let (Some(pnn), Ok(pid)) = (Pnn::new(holder.vnn), i32::try_from(holder.pid)) else {
             return Ok(false);
         };
-        let node = self.0.database.client().node(pnn, None);
+        let limit = self.0.database.limit();
+        let node = self.0.database.client().node(pnn, limit);
         if node.process_exists(pid).await? != 0 {
             return Ok(false);
         }
         // The library of the original builds its ids so, and registers nothing.
         let of_original = u64::from(holder.task_id) << 32 | holder.pid;
         if holder.unique_id == of_original {
-            return Ok(true);
+            // This process does not use that library: another one had its number before.
+            return Ok(!self.is_this_process(holder));
         }
         let srvid = Srvid::new(holder.unique_id);
         Ok(node.check_pid_srvid(pid, srvid).await? == 0)
+    }
+
+    fn is_this_process(&self, holder: &ServerId) -> bool {
+        holder.pid == u64::from(std::process::id()) && holder.vnn == self.0.database.pnn().get()
     }
 
     fn entry(&self, kind: GLockType, task_id: u32) -> GLockEntry {
@@ -248,3 +269,7 @@ fn random_id() -> u64 {
 /// Until a lock is looked at again; doubled each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(16);
+
+/// How long to wait for a lock of Samba's: it holds them for as long as a transaction takes. Whether
+/// its holder lives only Samba can tell, so there must be an end.
+const FOREIGN_LIMIT: Duration = Duration::from_secs(10);

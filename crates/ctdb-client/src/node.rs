@@ -216,6 +216,11 @@ impl NodeHandle<'_> {
             .unwrap_or_default())
     }
 
+    /// What takes memory in the daemon, for people to read.
+    pub async fn dump_memory(&self) -> Result<Bytes> {
+        self.success(request(Opcode::DUMP_MEMORY)).await
+    }
+
     /// Path of the node's own TDB file.
     pub async fn getdbpath(&self, db_id: DbId) -> Result<String> {
         Ok(self

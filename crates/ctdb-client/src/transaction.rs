@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use ctdb_proto::{
-    DB_SEQNUM_KEY, Dest, GLockType, Opcode, RecBuffer, RecordHeader, ReqControl, ReqId, Rsn, Srvid,
-    Wire, decode_exact,
+    DB_SEQNUM_KEY, Dest, GLockType, MAX_PACKET_LEN, Opcode, RecBuffer, RecordHeader, ReqControl,
+    ReqId, Rsn, Srvid, Wire, decode_exact,
 };
 
 use crate::control::request;
@@ -48,7 +48,7 @@ impl Database {
         if self.kind().is_volatile() {
             return Err(TransactionError::Volatile);
         }
-        let attach = || GLocks::attach(self.client());
+        let attach = || GLocks::attach_within(self.client(), self.limit());
         let locks = self.g_locks.get_or_try_init(attach).await?;
         let name = format!("transaction_db_{}", self.id());
         let lock = locks.lock(&name, kind, self.id().get()).await?;
@@ -92,7 +92,8 @@ impl Transaction<'_> {
             return Err(RecordError::EmptyKey.into());
         }
         let old = self.newest(&key).await?;
-        if old.as_ref().is_some_and(|old| old.data == data) {
+        // A record that is not there has no data either.
+        if old.as_ref().map_or(&b""[..], |old| &old.data) == data {
             return Ok(());
         }
         let record = self.successor(old.as_ref(), data);
@@ -130,8 +131,9 @@ impl Transaction<'_> {
     /// Sends the changes until the daemon says that all nodes have them, or until the database
     /// tells what a recovery has made of them.
     async fn send(&self) -> Result<(), TransactionError> {
-        if self.database.local_seqnum().await? != self.seqnum {
-            return Err(TransactionError::Overtaken);
+        let now = self.database.local_seqnum().await?;
+        if now != self.seqnum {
+            return Err(self.overtaken(now));
         }
         let data = self.batch().await?.to_bytes();
         let client = self.database.client();
@@ -150,7 +152,7 @@ impl Transaction<'_> {
             match self.after_failure().await {
                 Ok(Outcome::Made) => return Ok(()),
                 Ok(Outcome::SendAgain) => tokio::time::sleep(PAUSE).await,
-                Err(error @ TransactionError::Overtaken) => return Err(error),
+                Err(error @ TransactionError::Overtaken { .. }) => return Err(error),
                 Err(_) => return Err(TransactionError::Unknown),
             }
         }
@@ -166,19 +168,19 @@ impl Transaction<'_> {
             return if self.lock.is_held().await? {
                 Ok(Outcome::SendAgain)
             } else {
-                Err(TransactionError::Overtaken)
+                Err(self.overtaken(now))
             };
         }
         let mut all_there = true;
-        for (key, change) in &self.changes {
+        for (key, change) in self.changes() {
             let found = self.database.fetch_local(key.clone()).await?;
             let there = found.as_ref().is_some_and(|found| is_made(change, found));
             if !there && found.is_none_or(|found| found.header.rsn <= change.header.rsn) {
-                return Err(TransactionError::Overtaken);
+                return Err(self.overtaken(now));
             }
             all_there &= there;
         }
-        if all_there && now == self.seqnum + 1 {
+        if all_there && now == self.next_seqnum() {
             Ok(Outcome::Made)
         } else {
             // What others have made since hides it.
@@ -188,16 +190,44 @@ impl Transaction<'_> {
 
     /// All changes, and the next sequence number.
     async fn batch(&self) -> Result<RecBuffer, TransactionError> {
+        self.check_size()?;
         let mut batch = RecBuffer::builder(self.database.id());
-        for (key, change) in &self.changes {
+        for (key, change) in self.changes() {
             batch.push_record(ReqId::new(0), key, &change.header, &change.data);
         }
         let old = self.database.fetch_local(DB_SEQNUM_KEY).await?;
         let mut number = Vec::new();
-        (self.seqnum + 1).encode(&mut number);
+        self.next_seqnum().encode(&mut number);
         let change = self.successor(old.as_ref(), number.into());
         batch.push_record(ReqId::new(0), DB_SEQNUM_KEY, &change.header, &change.data);
         Ok(batch.finish())
+    }
+
+    /// What the commit changes, except for the sequence number, which is not the caller's.
+    fn changes(&self) -> impl Iterator<Item = (&Bytes, &Record)> {
+        self.changes
+            .iter()
+            .filter(|(key, _)| key.as_ref() != DB_SEQNUM_KEY)
+    }
+
+    fn check_size(&self) -> Result<(), TransactionError> {
+        let sizes = self
+            .changes()
+            .map(|(key, change)| MAX_OVERHEAD + key.len() + change.data.len());
+        let size = sizes.sum();
+        if size > MAX_PACKET_LEN - 2 * MAX_OVERHEAD {
+            return Err(TransactionError::TooLarge { size });
+        }
+        Ok(())
+    }
+
+    fn next_seqnum(&self) -> u64 {
+        self.seqnum.wrapping_add(1)
+    }
+
+    fn overtaken(&self, now: u64) -> TransactionError {
+        let before = self.seqnum;
+        TransactionError::Overtaken { before, now }
     }
 
     async fn newest(&self, key: &Bytes) -> Result<Option<Record>, RecordError> {
@@ -211,7 +241,7 @@ impl Transaction<'_> {
     fn successor(&self, old: Option<&Record>, data: Bytes) -> Record {
         let old = old.map(|old| old.header).unwrap_or_default();
         let header = RecordHeader {
-            rsn: Rsn::new(old.rsn.get() + 1),
+            rsn: Rsn::new(old.rsn.get().wrapping_add(1)),
             dmaster: self.database.pnn().get(),
             ..old
         };
@@ -227,6 +257,9 @@ enum Outcome {
     Made,
     SendAgain,
 }
+
+/// At most so many bytes stand before a record, before all of them, and are the sequence number.
+const MAX_OVERHEAD: usize = 128;
 
 /// Before a commit is sent again. While the cluster recovers the answer comes at once.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -3,13 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use ctdb_client::{Client, TransactionError};
+use ctdb_client::{Client, Transaction, TransactionError};
 use ctdb_proto::control::{DbidEntry, DbidMap};
 use ctdb_proto::{
-    Body, ControlFlags, DB_SEQNUM_KEY, DbFlags, DbId, FrameReader, Opcode, Packet, Padding,
-    RecBuffer, RecordHeader, ReplyControl, ReqControl, Rsn, Transport, Wire,
+    Body, ControlFlags, DB_SEQNUM_KEY, DbFlags, DbId, FrameReader, MAX_PACKET_LEN, Opcode, Packet,
+    Padding, RecBuffer, RecordHeader, ReplyControl, ReqControl, Rsn, Transport, Wire,
 };
 use tdb::{Flags, OpenOptions, StoreMode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -142,6 +143,18 @@ fn with_data(value: &impl Wire) -> ReplyControl {
 
 /// Changes one record in a transaction; the daemon does these things at its commits.
 async fn commit(commits: Vec<Commit>) -> Result<(), TransactionError> {
+    in_transaction(commits, async |mut transaction| {
+        transaction.store("alice", "5").await?;
+        transaction.commit().await
+    })
+    .await
+}
+
+/// Does something in a transaction.
+async fn in_transaction(
+    commits: Vec<Commit>,
+    act: impl AsyncFnOnce(Transaction<'_>) -> Result<(), TransactionError>,
+) -> Result<(), TransactionError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
     let listener = UnixListener::bind(&path).unwrap();
@@ -150,9 +163,7 @@ async fn commit(commits: Vec<Commit>) -> Result<(), TransactionError> {
     let daemon = tokio::spawn(serve(accepted.unwrap().0, files, commits));
     let client = client.unwrap();
     let database = client.attach(NAME, DbFlags::PERSISTENT).await.unwrap();
-    let mut transaction = database.transaction().await?;
-    transaction.store("alice", "5").await?;
-    let result = transaction.commit().await;
+    let result = act(database.transaction().await?).await;
     drop((database, client));
     daemon.await.unwrap();
     result
@@ -180,6 +191,55 @@ async fn what_is_sent_has_the_next_rsn_and_sequence_number() {
         0
     };
     commit(vec![Box::new(check)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn deleting_what_is_not_there_changes_nothing() {
+    let no_commits = Vec::new();
+    in_transaction(no_commits, async |mut transaction| {
+        transaction.delete("nobody").await?;
+        transaction.commit().await
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_in_sambas_form_is_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let listener = UnixListener::bind(&path).unwrap();
+    let (client, accepted) = tokio::join!(Client::connect(&path), listener.accept());
+    let files = Files::create(dir.path());
+    files.store(LOCKS, &lock_key(), 1, &[0xAB; 57]);
+    let daemon = tokio::spawn(serve(accepted.unwrap().0, files, Vec::new()));
+    let client = client.unwrap();
+    let database = client.attach(NAME, DbFlags::PERSISTENT).await.unwrap();
+    {
+        let mut waiting = Box::pin(database.transaction());
+        let early = tokio::time::timeout(Duration::from_millis(100), &mut waiting).await;
+        assert!(early.is_err(), "it has begun, or failed: {early:?}");
+        let files = Files {
+            dir: dir.path().to_owned(),
+        };
+        files.store(LOCKS, &lock_key(), 1, b"");
+        waiting.await.unwrap().cancel().await.unwrap();
+    }
+    drop((database, client));
+    daemon.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_does_not_fit_into_a_packet_is_not_sent() {
+    let no_commits = Vec::new();
+    let result = in_transaction(no_commits, async |mut transaction| {
+        transaction.store("alice", vec![0; MAX_PACKET_LEN]).await?;
+        transaction.commit().await
+    });
+    assert!(matches!(
+        result.await,
+        Err(TransactionError::TooLarge { size }) if size > MAX_PACKET_LEN
+    ));
 }
 
 #[tokio::test]
@@ -211,7 +271,7 @@ async fn the_commit_of_another_is_not_taken_for_ours() {
             -1
         };
         let result = commit(vec![Box::new(of_another)]).await;
-        assert!(matches!(result, Err(TransactionError::Overtaken)));
+        assert!(matches!(result, Err(TransactionError::Overtaken { .. })));
     }
 }
 
@@ -222,7 +282,7 @@ async fn who_has_lost_the_lock_does_not_send_again() {
         -1
     };
     let result = commit(vec![Box::new(lost)]).await;
-    assert!(matches!(result, Err(TransactionError::Overtaken)));
+    assert!(matches!(result, Err(TransactionError::Overtaken { .. })));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 mod support;
 
-use ctdb_proto::control::Request;
+use ctdb_proto::control::{Request, SetTunable};
 use ctdb_proto::{
     Body, CURRENT_NODE, ControlFlags, DbId, Generation, Header, Packet, RecBuffer, RecordFlags,
     RecordHeader, ReqId, Rsn,
@@ -171,7 +171,8 @@ fn an_attach_at_any_moment_of_a_start_is_answered() {
     let mut asking = Vec::new();
     while !world.is_healthy() {
         let client = world.connect_client(node, 4711).expect("the node runs");
-        world.client_sends(node, client, attach_packet("test.tdb"));
+        let attach = Request::DbAttach("test.tdb".to_owned());
+        world.client_sends(node, client, control_packet(&attach, CURRENT_NODE));
         asking.push(client);
         world.step();
     }
@@ -181,11 +182,41 @@ fn an_attach_at_any_moment_of_a_start_is_answered() {
     assert_eq!(answers, count, "attaches that were answered");
 }
 
-fn attach_packet(name: &str) -> Packet {
-    let request = Request::DbAttach(name.to_owned());
+#[test]
+fn a_client_of_another_node_detaches_nothing() {
+    let mut world = healthy_world(5, Options::default());
+    let mut clients = [0, 1].map(|node| Client::connect(&mut world, pnn(node)));
+    let db = clients[0].attach(&mut world, "test.tdb");
+    clients[1].attach(&mut world, "test.tdb");
+    let closed = Request::SetTunable(SetTunable {
+        value: 0,
+        name: "AllowClientDBAttach".to_owned(),
+    });
+    for client in &mut clients {
+        assert_eq!(client.control(&mut world, &closed).status, 0);
+    }
+    let stranger = world.connect_client(pnn(0), 4711).expect("the node runs");
+    let detach = control_packet(&Request::DbDetach(db), 1);
+    world.client_sends(pnn(0), stranger, detach);
+    world.run_for(SECOND);
+    let answers = world.inbox(pnn(0), stranger);
+    let [answer] = answers.as_slice() else {
+        panic!("{answers:?}")
+    };
+    assert!(
+        matches!(&answer.body, Body::ReplyControl(reply) if reply.status == -1),
+        "{answer:?}"
+    );
+    for client in &mut clients {
+        let name = client.control(&mut world, &Request::GetDbName(db));
+        assert_eq!(name.status, 0, "node {} has detached", client.pnn);
+    }
+}
+
+fn control_packet(request: &Request, dest: u32) -> Packet {
     let header = Header {
         generation: Generation(0),
-        dest: CURRENT_NODE,
+        dest,
         src: 0,
         reqid: ReqId(1),
     };

@@ -114,7 +114,7 @@ impl TransactionWriter {
                 match ledger.within("a transaction", made).await {
                     Some(Ok(values)) => readers.check(&values).await,
                     // Its node was stopped, and others went on.
-                    Some(Err(TransactionError::Overtaken | TransactionError::Unknown)) => {}
+                    Some(Err(TransactionError::Overtaken { .. } | TransactionError::Unknown)) => {}
                     Some(Err(error)) => {
                         if !database.client().is_closed() {
                             ledger.note(format!("node {}: {error:?}", self.node));

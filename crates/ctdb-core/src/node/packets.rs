@@ -149,7 +149,7 @@ impl Node {
             }
             Body::ReqTunnel(tunnel) => {
                 counters.req_tunnel = counters.req_tunnel.wrapping_add(1);
-                self.client_tunnel(header.dest(), tunnel);
+                self.client_tunnel(header.dest, tunnel);
             }
             other => {
                 warn!("daemon: unrecognized operation {}", other.operation().raw());
@@ -172,18 +172,18 @@ impl Node {
         }
     }
 
-    fn client_tunnel(&mut self, dest: Option<Dest>, tunnel: ReqTunnel) {
-        let Some(Dest::Node(pnn)) = dest.filter(|d| matches!(d, Dest::Node(_))) else {
-            warn!("Invalid destination {:#x}", dest.map_or(0, Dest::raw));
+    /// A packet of a tunnel goes to one node: neither "this one" nor many will do.
+    fn client_tunnel(&mut self, dest: u32, tunnel: ReqTunnel) {
+        let exists = |pnn: &Pnn| self.cluster.node(*pnn).is_some();
+        let Some(pnn) = Pnn::new(dest).filter(exists) else {
+            warn!("Invalid destination {dest:#x}");
             return;
         };
-        if self.cluster.node(pnn).is_none() {
-            warn!("Invalid destination {:#x}", pnn.get());
-        } else if !self.clients.has_tunnel(tunnel.tunnel_id) {
+        if self.clients.has_tunnel(tunnel.tunnel_id) {
+            self.cluster.send(pnn, ReqId(0), Body::ReqTunnel(tunnel));
+        } else {
             let id = tunnel.tunnel_id.get();
             warn!("tunnel id {id:#x} not registered, dropping pkt");
-        } else {
-            self.cluster.send(pnn, ReqId(0), Body::ReqTunnel(tunnel));
         }
     }
 

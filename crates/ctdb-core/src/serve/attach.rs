@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
-use ctdb_proto::{ControlFlags, DbFlags, DbId, DbStatistics, Dest, RecMode, ReqControl, RunState};
+use ctdb_proto::{
+    ClientId, ControlFlags, DbFlags, DbId, DbStatistics, Dest, RecMode, ReqControl, RunState,
+};
 use tracing::{error, warn};
 
 use crate::database::{Database, Freeze};
@@ -283,6 +285,10 @@ impl Node {
                 self.cluster.tell(pnn, control.clone());
             }
             return self.answer_status(caller, 0);
+        }
+        if caller.client != ClientId::NONE {
+            // A client of another node: here it is nobody.
+            return self.answer_status(caller, -1);
         }
         self.detach_here(db, now);
         self.answer_status(caller, 0);

@@ -15,13 +15,14 @@ use crate::context::Context;
 use crate::database::{Database, attach_argument};
 use crate::exit::{EINVAL, EIO, EMSGSIZE, Failure, Outcome};
 use crate::output::print;
+use crate::record_failure::record_failure;
 use crate::records::dump;
 use crate::usage;
 
 /// Saves the records that the local node has.
 pub(crate) async fn backupdb(context: &Context) -> Outcome {
     context.arguments.expect_count(2..=2)?;
-    let (database, db) = attach_argument(context, false).await?;
+    let (database, attached) = attach_argument(context, false).await?;
     let path = context.arguments.path(1).ok_or(Failure::Usage)?;
     let shown = path.display();
     let mut file = create(path).map_err(|error| {
@@ -34,7 +35,13 @@ pub(crate) async fn backupdb(context: &Context) -> Outcome {
     };
     file.write_all(&[0; BackupHeader::LEN])
         .map_err(header_failure)?;
-    let header = write_records(&database, &db, &mut file)?;
+    let name = database.name.clone();
+    let write = move |db: &Db| {
+        let header = write_records(&database, db, &mut file);
+        header.map(|header| (header, file))
+    };
+    let written = attached.with_file(write).await;
+    let (header, mut file) = written.map_err(|error| record_failure(&name, error))??;
     file.rewind()
         .and_then(|()| file.write_all(&header.to_bytes()))
         .map_err(header_failure)?;

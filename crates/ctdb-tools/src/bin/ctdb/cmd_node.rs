@@ -9,7 +9,7 @@ use ctdb_proto::{Capabilities, RunState, Srvid, TimeVal};
 use crate::arguments::{atoi, number_64};
 use crate::context::Context;
 use crate::exit::{Failure, Outcome};
-use crate::output::{machine_line, print};
+use crate::output::{machine_line, print, print_bytes};
 use crate::times::{ctime, days_and_time};
 
 pub(crate) fn pnn(context: &Context) -> Outcome {
@@ -19,6 +19,12 @@ pub(crate) fn pnn(context: &Context) -> Outcome {
 pub(crate) async fn getpid(context: &Context) -> Outcome {
     let pid = context.target().get_pid().await?;
     print(&format!("{pid}\n")).map(|()| 0)
+}
+
+pub(crate) async fn dumpmemory(context: &Context) -> Outcome {
+    context.arguments.expect_count(0..=0)?;
+    let text = context.target().dump_memory().await?;
+    print_bytes(&text).map(|()| 0)
 }
 
 pub(crate) async fn ping(context: &Context) -> Outcome {

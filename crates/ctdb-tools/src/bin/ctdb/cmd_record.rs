@@ -2,67 +2,58 @@
 
 use std::ops::ControlFlow;
 
-use ctdb_proto::control::{KeyData, TraverseStart, TraverseStartExt};
-use ctdb_proto::{RecData, RecordHeader, ReqId, Srvid, Wire};
+use ctdb_client::{RecordError, Traverse};
+use ctdb_proto::RecordHeader;
 use tdb::Db;
 
 use crate::context::Context;
 use crate::database::attach_argument;
-use crate::exit::{EIO, Failure, Outcome};
-use crate::fetch_lock::{Record, store, with_record};
+use crate::exit::{EINVAL, EIO, Failure, Outcome};
 use crate::output::{print, print_bytes};
+use crate::record_failure::record_failure;
 use crate::records::dump;
 
 /// Dumps a database as the whole cluster has it: the newest copy of each record.
 pub(crate) async fn catdb(context: &Context) -> Outcome {
     context.arguments.expect_count(1..=1)?;
-    let (database, _) = attach_argument(context, false).await?;
-    let limit = Some(context.limit());
-    let srvid = Srvid::new(Srvid::RANGE_CLIENT.get() | u64::from(std::process::id()));
-    let mut messages = context.client.subscribe(srvid, limit).await?;
-    let start = TraverseStart {
-        db_id: database.id,
-        reqid: ReqId::new(0),
-        srvid,
-    };
-    let traverse = TraverseStartExt {
-        start,
-        with_empty_records: false,
-    };
-    context
-        .here()
-        .traverse_start_ext(&traverse)
+    let (_, attached) = attach_argument(context, false).await?;
+    let traverse = attached
+        .traverse(false)
         .await
-        .map_err(|error| {
-            let code = error.code();
-            Failure::with_code(code, format!("traverse: control failed, ret={code}"))
+        .map_err(|error| match error {
+            RecordError::Control(error) => {
+                let code = error.code();
+                Failure::with_code(code, format!("traverse: control failed, ret={code}"))
+            }
+            other => record_failure(attached.name(), other),
         })?;
-    let mut count = 0_u32;
-    loop {
-        let message = messages.receive().await?;
-        let Ok(record) = RecData::decode(&mut message.data.clone()) else {
-            return Err(Failure::silent(EIO));
-        };
-        if record.is_end() {
-            break;
-        }
-        let Ok((header, data)) = record.split() else {
-            return Err(Failure::silent(EIO));
-        };
+    let count = dump_all(traverse).await?;
+    print(&format!("Dumped {count} records\n")).map(|()| 0)
+}
+
+/// Shows what a traverse brings, and counts it.
+async fn dump_all(mut traverse: Traverse) -> Result<u32, Failure> {
+    let mut count = 0;
+    let bad = |error| match error {
+        RecordError::Closed(closed) => closed.into(),
+        _ => Failure::silent(EIO),
+    };
+    while let Some((key, record)) = traverse.next().await.map_err(bad)? {
         // Daemons leave out empty records of volatile databases only.
-        if !data.is_empty() {
-            print(&dump(&record.key, &header, data))?;
+        if !record.data.is_empty() {
+            print(&dump(&key, &record.header, &record.data))?;
             count += 1;
         }
     }
-    print(&format!("Dumped {count} records\n")).map(|()| 0)
+    Ok(count)
 }
 
 /// Dumps the local TDB file of a database, empty records too.
 pub(crate) async fn cattdb(context: &Context) -> Outcome {
     context.arguments.expect_count(1..=1)?;
-    let (_, db) = attach_argument(context, false).await?;
-    let count = dump_local(&db)?;
+    let (database, attached) = attach_argument(context, false).await?;
+    let count = attached.with_file(dump_local).await;
+    let count = count.map_err(|error| record_failure(&database.name, error))??;
     print(&format!("Dumped {count} record(s)\n")).map(|()| 0)
 }
 
@@ -94,12 +85,17 @@ pub(crate) async fn readkey(context: &Context) -> Outcome {
         Some("readonly") => true,
         Some(_) => return Err(Failure::Usage),
     };
-    let (database, db) = attach_argument(context, true).await?;
+    let (database, attached) = attach_argument(context, true).await?;
     let key = context.arguments.data(1, "key")?;
-    let read = |_: &Db, record: &Record| Ok(record.data.clone());
-    let data = with_record(context, &database, &db, &key, readonly, read).await;
-    let data = data.map_err(|failure| {
+    let data = if readonly {
+        attached.fetch_readonly(key).await.map(|record| record.data)
+    } else {
+        let locked = attached.fetch_lock(key).await;
+        locked.map(|record| record.data().clone())
+    };
+    let data = data.map_err(|error| {
         let key = context.arguments.text(1).unwrap_or_default();
+        let failure = record_failure(&database.name, error);
         failure.and(format!("Failed to read record for key {key}"))
     })?;
     print(&format!("Data: size:{} ptr:[", data.len()))?;
@@ -110,40 +106,40 @@ pub(crate) async fn readkey(context: &Context) -> Outcome {
 
 pub(crate) async fn writekey(context: &Context) -> Outcome {
     context.arguments.expect_count(3..=3)?;
-    let (database, db) = attach_argument(context, true).await?;
+    let (database, attached) = attach_argument(context, true).await?;
     let key = context.arguments.data(1, "key")?;
     let value = context.arguments.data(2, "value")?;
     let name = context.arguments.text(0).unwrap_or_default();
-    let store = |db: &Db, record: &Record| Ok(store(db, &key, &record.header, &value));
-    let stored = with_record(context, &database, &db, &key, false, store).await;
     // The original names the database here where it means the key.
-    let stored =
-        stored.map_err(|failure| failure.and(format!("Failed to lock record for key {name}")))?;
-    stored.map_err(|failure| {
+    let mut record = attached.fetch_lock(key).await.map_err(|error| {
+        let failure = record_failure(&database.name, error);
+        failure.and(format!("Failed to lock record for key {name}"))
+    })?;
+    record.store(value).await.map_err(|error| {
         let key = context.arguments.text(1).unwrap_or_default();
-        failure.and(format!("Failed to store record for key {key}"))
+        store_failure(&error).and(format!("Failed to store record for key {key}"))
     })?;
     Ok(0)
 }
 
 pub(crate) async fn deletekey(context: &Context) -> Outcome {
     context.arguments.expect_count(2..=2)?;
-    let (database, db) = attach_argument(context, true).await?;
+    let (database, attached) = attach_argument(context, true).await?;
     let key = context.arguments.data(1, "key")?;
     let shown = context.arguments.text(1).unwrap_or_default();
-    let clear =
-        |db: &Db, record: &Record| Ok(store(db, &key, &record.header, b"").map(|()| record.header));
-    let cleared = with_record(context, &database, &db, &key, false, clear).await;
-    let cleared = cleared
-        .map_err(|failure| failure.and(format!("Failed to fetch record for key {shown}")))?;
-    let header = cleared
-        .map_err(|failure| failure.and(format!("Failed to delete record for key {shown}")))?;
-    let record = KeyData {
-        db_id: database.id,
-        header,
-        key: key.into(),
-    };
-    // The record is gone either way; this only has its remains cleaned up.
-    let _ = context.here().schedule_for_deletion(&record).await;
+    let record = attached.fetch_lock(key).await.map_err(|error| {
+        let failure = record_failure(&database.name, error);
+        failure.and(format!("Failed to fetch record for key {shown}"))
+    })?;
+    record.delete().await.map_err(|error| {
+        store_failure(&error).and(format!("Failed to delete record for key {shown}"))
+    })?;
     Ok(0)
+}
+
+fn store_failure(error: &RecordError) -> Failure {
+    match error {
+        RecordError::Closed(closed) => (*closed).into(),
+        _ => Failure::silent(EINVAL),
+    }
 }

@@ -20,9 +20,10 @@ pub(crate) async fn restoredb(context: &mut Context) -> Outcome {
     };
     let time = backup.time();
     print(&format!("Restoring database {name} from backup @ {time}\n"))?;
-    let (id, _) = attach(context, &name, backup.header().flags)
+    let attached = attach(context, &name, backup.header().flags)
         .await
         .map_err(|failure| failure.and(format!("Failed to attach to DB {name}")))?;
+    let id = attached.id();
     let replacement = Replacement::new(context, id).await?;
     let restored = restore(&replacement, id, backup).await;
     replacement.or_recover(restored).await?;

@@ -7,12 +7,11 @@ use std::path::Path;
 
 use ctdb_conf::number::c_decimal;
 use ctdb_proto::{RecordFlags, RecordHeader, Rsn};
-use tdb::Db;
+use tdb::{Db, StoreMode};
 
 use crate::arguments::number_64;
 use crate::context::Context;
-use crate::exit::{Failure, Outcome};
-use crate::fetch_lock::store;
+use crate::exit::{EINVAL, Failure, Outcome};
 use crate::output::{complain, print};
 use crate::records::dump_value;
 
@@ -49,10 +48,13 @@ pub(crate) fn tstore(context: &Context) -> Outcome {
         reserved: 0,
         flags: RecordFlags::empty(),
     };
-    store(&db, &key, &header, &data).map_err(|failure| {
-        let [file, key] = [0, 1].map(|index| arguments.text(index).unwrap_or_default());
-        failure.and(format!("Failed to write record {key} to file {file}"))
-    })?;
+    let parts = [&header.to_bytes()[..], &data];
+    db.store_parts(&key, &parts, StoreMode::Replace)
+        .map_err(|_| {
+            let [file, key] = [0, 1].map(|index| arguments.text(index).unwrap_or_default());
+            let line = format!("Failed to write record {key} to file {file}");
+            Failure::with_code(EINVAL, line)
+        })?;
     Ok(0)
 }
 

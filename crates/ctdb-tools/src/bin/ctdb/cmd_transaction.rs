@@ -4,27 +4,28 @@
 use std::fs::File;
 use std::io::{self, Read};
 
-use ctdb_proto::{DbFlags, GLockType};
-use tdb::Db;
+use ctdb_client::{Database, Transaction, TransactionError};
+use ctdb_proto::DbFlags;
 
 use crate::context::Context;
-use crate::database::{Database, attach, resolve};
+use crate::database::{attach, resolve};
 use crate::exit::{Failure, Outcome};
 use crate::output::{complain, print, print_bytes};
+use crate::record_failure::{start_failure, transaction_failure};
 use crate::record_lines::{Line, Lines};
-use crate::transaction::Transaction;
 
 pub(crate) async fn pfetch(context: &Context) -> Outcome {
     context.arguments.expect_count(2..=2)?;
-    let (database, db) = attach_for_transactions(context).await?;
+    let database = attach_for_transactions(context).await?;
     let key = context.arguments.data(1, "key")?;
-    let transaction = start(context, &database, &db, GLockType::Read).await?;
-    let data = transaction.fetch(&key);
-    transaction.cancel().await?;
-    let data = data.map_err(|failure| {
+    let transaction = started(&database, database.read_transaction().await)?;
+    let data = transaction.fetch(key).await;
+    cancel(&database, transaction).await?;
+    let data = data.map_err(|error| {
         let key = context.arguments.text(1).unwrap_or_default();
-        failure.and(format!("Failed to read record for key {key}"))
+        operation_failure(&database, error).and(format!("Failed to read record for key {key}"))
     })?;
+    let data = data.unwrap_or_default();
     // The original prints a C string.
     print_bytes(data.split(|byte| *byte == 0).next().unwrap_or_default())?;
     print("\n").map(|()| 0)
@@ -32,32 +33,34 @@ pub(crate) async fn pfetch(context: &Context) -> Outcome {
 
 pub(crate) async fn pstore(context: &Context) -> Outcome {
     context.arguments.expect_count(3..=3)?;
-    let (database, db) = attach_for_transactions(context).await?;
+    let database = attach_for_transactions(context).await?;
     let key = context.arguments.data(1, "key")?;
     let value = context.arguments.data(2, "value")?;
-    write_one(context, &database, &db, &key, &value, "store").await
+    write_one(context, &database, key, value, "store").await
 }
 
 pub(crate) async fn pdelete(context: &Context) -> Outcome {
     context.arguments.expect_count(2..=2)?;
-    let (database, db) = attach_for_transactions(context).await?;
+    let database = attach_for_transactions(context).await?;
     let key = context.arguments.data(1, "key")?;
-    write_one(context, &database, &db, &key, b"", "delete").await
+    write_one(context, &database, key, Vec::new(), "delete").await
 }
 
 /// Writes the records that a file, or standard input, lists. It is read before anybody else is
 /// kept waiting; a file that cannot be read to its end changes nothing.
 pub(crate) async fn ptrans(context: &Context) -> Outcome {
     context.arguments.expect_count(1..=2)?;
-    let (database, db) = attach_for_transactions(context).await?;
+    let database = attach_for_transactions(context).await?;
     let text = read_input(context)?;
-    let mut transaction = start(context, &database, &db, GLockType::Write).await?;
-    let stored = store_lines(&mut transaction, &text);
+    let mut transaction = started(&database, database.transaction().await)?;
+    let stored = store_lines(&mut transaction, &text).await;
+    let stored =
+        stored.map_err(|error| operation_failure(&database, error).and("Failed to store record"));
     end(&database, transaction, stored).await
 }
 
 /// Finds and attaches the database of the first argument, if it is one with transactions.
-async fn attach_for_transactions(context: &Context) -> Result<(Database, Db), Failure> {
+async fn attach_for_transactions(context: &Context) -> Result<Database, Failure> {
     let text = context.arguments.text(0).unwrap_or_default();
     let database = resolve(context, &text).await?;
     if database.flags.is_volatile() {
@@ -67,22 +70,19 @@ async fn attach_for_transactions(context: &Context) -> Result<(Database, Db), Fa
         )));
     }
     let kind = database.flags & (DbFlags::PERSISTENT | DbFlags::REPLICATED);
-    let (_, db) = attach(context, &database.name, kind)
-        .await
-        .map_err(|failure| failure.and(format!("Failed to attach to DB {text}")))?;
-    Ok((database, db))
+    let attached = attach(context, &database.name, kind).await;
+    attached.map_err(|failure| failure.and(format!("Failed to attach to DB {text}")))
 }
 
-async fn start<'a>(
-    context: &'a Context,
-    database: &'a Database,
-    db: &'a Db,
-    kind: GLockType,
-) -> Result<Transaction<'a>, Failure> {
-    let started = Transaction::start(context, database, db, kind).await;
-    started.map_err(|failure| {
-        let name = &database.name;
-        failure.and(format!("Failed to start transaction on db {name}"))
+/// The transaction, if it has begun.
+fn started<'db>(
+    database: &Database,
+    transaction: Result<Transaction<'db>, TransactionError>,
+) -> Result<Transaction<'db>, Failure> {
+    transaction.map_err(|error| {
+        let name = database.name();
+        start_failure(name, database.id(), error)
+            .and(format!("Failed to start transaction on db {name}"))
     })
 }
 
@@ -90,14 +90,14 @@ async fn start<'a>(
 async fn write_one(
     context: &Context,
     database: &Database,
-    db: &Db,
-    key: &[u8],
-    value: &[u8],
+    key: Vec<u8>,
+    value: Vec<u8>,
     what: &str,
 ) -> Outcome {
-    let mut transaction = start(context, database, db, GLockType::Write).await?;
-    let stored = transaction.store(key, value).map_err(|failure| {
+    let mut transaction = started(database, database.transaction().await)?;
+    let stored = transaction.store(key, value).await.map_err(|error| {
         let key = context.arguments.text(1).unwrap_or_default();
+        let failure = operation_failure(database, error);
         failure.and(format!("Failed to {what} record for key {key}"))
     });
     end(database, transaction, stored).await
@@ -110,14 +110,29 @@ async fn end(
     stored: Result<(), Failure>,
 ) -> Outcome {
     if let Err(failure) = stored {
-        transaction.cancel().await?;
+        cancel(database, transaction).await?;
         return Err(failure);
     }
     let committed = transaction.commit().await;
-    committed.map(|()| 0).map_err(|failure| {
-        let name = &database.name;
+    committed.map(|()| 0).map_err(|error| {
+        // A connection that ends leaves open what has become of the changes; that it has ended is
+        // what to say.
+        let failure = match error {
+            TransactionError::Unknown if database.client().is_closed() => Failure::ConnectionClosed,
+            error => operation_failure(database, error),
+        };
+        let name = database.name();
         failure.and(format!("Failed to commit transaction on db {name}"))
     })
+}
+
+async fn cancel(database: &Database, transaction: Transaction<'_>) -> Result<(), Failure> {
+    let cancelled = transaction.cancel().await;
+    cancelled.map_err(|error| operation_failure(database, error))
+}
+
+fn operation_failure(database: &Database, error: TransactionError) -> Failure {
+    transaction_failure(database.name(), database.id(), "g_lock_unlock", error)
 }
 
 /// The whole text of the file that the second argument names, or of standard input.
@@ -139,12 +154,13 @@ fn read_input(context: &Context) -> Result<Vec<u8>, Failure> {
 }
 
 /// Stores all records of the text; its bad lines are shown and left out.
-fn store_lines(transaction: &mut Transaction<'_>, text: &[u8]) -> Result<(), Failure> {
+async fn store_lines(
+    transaction: &mut Transaction<'_>,
+    text: &[u8],
+) -> Result<(), TransactionError> {
     for line in Lines::new(text) {
         match line {
-            Line::Record { key, value } => transaction
-                .store(&key, &value)
-                .map_err(|failure| failure.and("Failed to store record"))?,
+            Line::Record { key, value } => transaction.store(key, value).await?,
             Line::Nothing => {}
             Line::Bad(complaint) => complain(&complaint),
         }

@@ -1,10 +1,9 @@
 //! Databases named on the command line: finding them and attaching to them (`cli.md` 1.9).
 
-use ctdb_client::ControlError;
 use ctdb_client::node::attach_opcode;
+use ctdb_client::{AttachError, ControlError, Database as Attached};
 use ctdb_conf::number::c_number;
-use ctdb_proto::{DbFlags, DbId};
-use tdb::{Db, Flags, OpenOptions};
+use ctdb_proto::{DbFlags, DbId, Opcode};
 
 use crate::context::Context;
 use crate::exit::{EIO, Failure};
@@ -51,79 +50,47 @@ fn id_argument(text: &str) -> Option<DbId> {
     })
 }
 
-/// Attaches to a database as a client does: the daemon makes it if it does not exist, then the tool
-/// opens the local TDB file itself.
+/// Attaches to a database as a client does: the daemon makes it if it does not exist, then its
+/// local TDB file is opened.
 pub(crate) async fn attach(
     context: &Context,
     name: &str,
     kind: DbFlags,
-) -> Result<(DbId, Db), Failure> {
-    let here = context.here();
-    let failed = |what: &str, error: ControlError| failure(name, what, &error);
-    let id = here
-        .db_attach(name, kind)
-        .await
-        .map_err(|error| match error.code() {
-            // The library words a refusal and a failure to ask differently.
-            code if code < 0 => failed("failed to get db_id", error),
-            _ => failed(&format!("{} failed", attach_opcode(kind)), error),
-        })?;
-    let path = here
-        .getdbpath(id)
-        .await
-        .map_err(|error| failed("GETDBPATH failed", error))?;
-    let health = here.db_get_health(id).await;
-    if let Some(reason) = health.map_err(|error| failed("DB_GET_HEALTH failed", error))? {
-        let line = format!("attach: {name} database unhealthy ({reason})");
-        return Err(Failure::with_code(EIO, line));
-    }
-    set_wanted_flags(context, id, kind).await?;
-    let flags = here.db_open_flags(id).await;
-    let flags = flags.map_err(|error| failed("DB_OPEN_FLAGS failed", error))?;
-    let db = OpenOptions::new()
-        .flags(Flags::from_bits_truncate(flags.bits()))
-        .open(&path)
-        .map_err(|error| {
-            let code = error.errno().unwrap_or(EIO);
+) -> Result<Attached, Failure> {
+    let limit = Some(context.limit());
+    let attached = context.client.attach_within(name, kind, limit).await;
+    attached.map_err(|error| attach_failure(name, kind, error))
+}
+
+/// The step that failed, in the words of the original.
+pub(crate) fn attach_failure(name: &str, kind: DbFlags, error: AttachError) -> Failure {
+    match error {
+        AttachError::Control(error) => control_failure(name, kind, error),
+        AttachError::Closed(closed) => closed.into(),
+        AttachError::Unhealthy { reason } => {
+            let line = format!("attach: {name} database unhealthy ({reason})");
+            Failure::with_code(EIO, line)
+        }
+        AttachError::Open { source, .. } => {
+            let code = source.errno().unwrap_or(EIO);
             Failure::with_code(code, format!("attach: {name} tdb_wrap_open failed"))
-        })?;
-    Ok((id, db))
+        }
+        AttachError::BadPnn { .. } | AttachError::Thread(_) => {
+            Failure::with_code(EIO, format!("attach: {name} {error}"))
+        }
+    }
 }
 
-/// Has read-only or sticky records switched on, on all nodes that are connected.
-async fn set_wanted_flags(context: &Context, id: DbId, kind: DbFlags) -> Result<(), Failure> {
-    if !kind.intersects(DbFlags::READONLY | DbFlags::STICKY) {
-        return Ok(());
-    }
-    let nodemap = context.here().get_nodemap().await?;
-    let gone = ctdb_proto::NodeFlags::DISCONNECTED;
-    for node in nodemap
-        .nodes
-        .iter()
-        .filter(|node| !node.flags.intersects(gone))
-    {
+fn control_failure(name: &str, kind: DbFlags, error: ControlError) -> Failure {
+    let (opcode, code) = (error.opcode, error.code());
+    let what = match opcode {
+        // The library words a refusal and a failure to ask differently.
+        _ if opcode == attach_opcode(kind) && code < 0 => "failed to get db_id".to_owned(),
         // Controls to many nodes print no line of the library.
-        let quiet = |error: ControlError| Failure::silent(error.code());
-        if kind.contains(DbFlags::READONLY) {
-            context
-                .at(node.pnn)
-                .set_db_readonly(id)
-                .await
-                .map_err(quiet)?;
-        }
-        if kind.contains(DbFlags::STICKY) {
-            context
-                .at(node.pnn)
-                .set_db_sticky(id)
-                .await
-                .map_err(quiet)?;
-        }
-    }
-    Ok(())
-}
-
-fn failure(name: &str, what: &str, error: &ControlError) -> Failure {
-    let code = error.code();
+        Opcode::SET_DB_READONLY | Opcode::SET_DB_STICKY => return Failure::silent(code),
+        Opcode::GET_NODEMAP => return error.into(),
+        other => format!("{other} failed"),
+    };
     Failure::with_code(code, format!("attach: {name} {what}, ret={code}"))
 }
 
@@ -131,7 +98,7 @@ fn failure(name: &str, what: &str, error: &ControlError) -> Failure {
 pub(crate) async fn attach_argument(
     context: &Context,
     only_volatile: bool,
-) -> Result<(Database, Db), Failure> {
+) -> Result<(Database, Attached), Failure> {
     let text = context.arguments.text(0).unwrap_or_default();
     let database = resolve(context, &text).await?;
     if only_volatile && !database.flags.is_volatile() {
@@ -141,15 +108,43 @@ pub(crate) async fn attach_argument(
         )));
     }
     let kind = database.flags & (DbFlags::PERSISTENT | DbFlags::REPLICATED);
-    let (_, db) = attach(context, &database.name, kind)
+    let attached = attach(context, &database.name, kind)
         .await
         .map_err(|failure| failure.and(format!("Failed to attach to DB {text}")))?;
-    Ok((database, db))
+    Ok((database, attached))
 }
 
 #[cfg(test)]
 mod tests {
+    use ctdb_client::ControlFailure;
+    use ctdb_proto::Dest;
+
     use super::*;
+
+    #[test]
+    fn a_failed_attach_names_the_step() {
+        let kind = DbFlags::PERSISTENT;
+        let line = |opcode, status| {
+            let cause = ControlFailure::Status {
+                status,
+                text: String::new(),
+            };
+            let error = ControlError {
+                opcode,
+                dest: Dest::Current,
+                cause,
+            };
+            attach_failure("a.tdb", kind, error.into())
+        };
+        let failure = |code, line: &str| Failure::with_code(code, line);
+        let refused = failure(-1, "attach: a.tdb failed to get db_id, ret=-1");
+        assert_eq!(line(Opcode::DB_ATTACH_PERSISTENT, -1), refused);
+        let not_done = failure(3, "attach: a.tdb DB_ATTACH_PERSISTENT failed, ret=3");
+        assert_eq!(line(Opcode::DB_ATTACH_PERSISTENT, 3), not_done);
+        let no_path = failure(-1, "attach: a.tdb GETDBPATH failed, ret=-1");
+        assert_eq!(line(Opcode::GETDBPATH, -1), no_path);
+        assert_eq!(line(Opcode::SET_DB_STICKY, -1), Failure::silent(-1));
+    }
 
     #[test]
     fn ids_begin_with_0x_and_ignore_what_follows_the_digits() {

@@ -15,7 +15,7 @@ pub(crate) const EIO: i32 = 5;
 pub(crate) const ENOMEM: i32 = 12;
 pub(crate) const EINVAL: i32 = 22;
 pub(crate) const ERANGE: i32 = 34;
-pub(crate) const EDEADLK: i32 = 35;
+pub(crate) const EPROTO: i32 = 71;
 pub(crate) const EMSGSIZE: i32 = 90;
 pub(crate) const ETIMEDOUT: i32 = 110;
 

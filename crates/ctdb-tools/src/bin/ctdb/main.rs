@@ -23,18 +23,16 @@ mod cmd_tunable;
 mod context;
 mod database;
 mod exit;
-mod fetch_lock;
-mod g_lock;
 mod node_flags;
 mod nodes_list;
 mod options;
 mod output;
+mod record_failure;
 mod record_lines;
 mod records;
 mod replacement;
 mod takeover_run;
 mod times;
-mod transaction;
 mod usage;
 
 use std::process::ExitCode;
@@ -156,7 +154,11 @@ fn with_daemon(command: &Command, options: Options, arguments: Arguments) -> Out
     let is_noticed = options.debug >= LogLevel::NOTICE;
     let result = runtime.block_on(async {
         let mut context = Context::connect(command, options, arguments, &paths).await?;
-        dispatch(command.name, &mut context).await
+        let result = dispatch(command.name, &mut context).await;
+        // What nobody answers must have left before this process ends. Whether it has makes no
+        // difference to the result.
+        let _ = context.client.flush().await;
+        result
     });
     if is_noticed && matches!(result, Err(Failure::ConnectionClosed)) {
         complain("connection to daemon closed, exiting");
@@ -174,7 +176,6 @@ fn is_built(name: &str) -> bool {
         name,
         "lvs"
             | "natgw"
-            | "dumpmemory"
             | "rddumpmemory"
             | "gratarp"
             | "gettickles"
@@ -207,6 +208,7 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "runstate" => cmd_node::runstate(context).await,
         "getcapabilities" => cmd_node::getcapabilities(context).await,
         "getreclock" => cmd_node::getreclock(context).await,
+        "dumpmemory" => cmd_node::dumpmemory(context).await,
         "getdebug" => cmd_node::getdebug(context).await,
         "setdebug" => cmd_node::setdebug(context).await,
         "process-exists" => cmd_node::process_exists(context).await,
