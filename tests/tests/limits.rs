@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ctdb_e2e::{TestCluster, TestResult, step};
+use ctdb_e2e::{TestCluster, TestResult, own_memory, step};
 use ctdb_proto::Srvid;
 use ctdb_tools::blocking::Connection;
 use ctdb_tools::local_cluster::{Node, wait_until};
@@ -209,16 +209,6 @@ fn pending_calls(node: &Node) -> usize {
         .find(|line| line.contains("pending_calls"));
     let number = line.and_then(|line| line.split_ascii_whitespace().nth(1));
     number.and_then(|text| text.parse().ok()).expect("a number")
-}
-
-/// Memory of the daemon that is not a mapped file, in bytes.
-fn own_memory(node: &Node) -> u64 {
-    let pid = node.process().expect("the daemon runs").pid();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-    let kib = line.and_then(|line| line.split_ascii_whitespace().nth(1));
-    let kib: u64 = kib.and_then(|text| text.parse().ok()).expect("a number");
-    kib << 10
 }
 
 fn allow_open_files(wanted: u64) -> TestResult {

@@ -3,17 +3,18 @@
 //! For measurements and for tests that want to know exactly what is on the wire and when. Programs
 //! that have anything else to do use `ctdb-client`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use ctdb_proto::control::KeyData;
 use ctdb_proto::{
     Body, CURRENT_NODE, CallFlags, CallId, ClientId, ControlFlags, DbId, FrameReader, Generation,
-    Header, Opcode, Packet, Padding, Pnn, RecordHeader, ReplyCall, ReplyControl, ReqCall,
-    ReqControl, ReqId, ReqMessage, Srvid, Transport, Wire as _,
+    Header, Opcode, Packet, Padding, Pnn, RecordHeader, ReplyCall, ReplyControl, ReplyError,
+    ReqCall, ReqControl, ReqId, ReqMessage, Srvid, Transport, Wire as _,
 };
 
 /// A connection to a daemon.
@@ -172,15 +173,30 @@ impl Connection {
             match self.receive(self.limit)? {
                 (header, Body::ReplyCall(reply)) if header.reqid == reqid => return Ok(reply),
                 (header, Body::ReplyError(reply)) if header.reqid == reqid => {
-                    let error = reply.text().into_owned();
-                    return Err(ClientError::CallFailed {
-                        status: reply.status,
-                        error,
-                    });
+                    return Err(call_failed(&reply));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Sends many calls and waits for all results, none of which is shown: for an amount of work
+    /// in which nobody would wait for each.
+    pub fn call_all(&mut self, calls: impl IntoIterator<Item = ReqCall>) -> Result<()> {
+        let mut waiting = HashSet::new();
+        for call in calls {
+            waiting.insert(self.send(CURRENT_NODE, Body::ReqCall(call))?);
+        }
+        while !waiting.is_empty() {
+            match self.receive(self.limit)? {
+                (header, Body::ReplyCall(_)) => _ = waiting.remove(&header.reqid),
+                (header, Body::ReplyError(reply)) if waiting.contains(&header.reqid) => {
+                    return Err(call_failed(&reply));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Attaches a volatile database and opens the daemon's file of it.
@@ -293,6 +309,44 @@ impl Database {
         }
     }
 
+    /// Empties a record as [`Database::update`] changes one, and has the daemon remove its remains
+    /// in time; nobody confirms that.
+    pub fn delete(&self, connection: &mut Connection, key: &[u8]) -> Result<()> {
+        self.update(connection, key, |_| Vec::new())?;
+        let value = self.file.fetch(key)?.unwrap_or_default();
+        // Whoever has taken the record away meanwhile has to see to it.
+        let Ok((header, [])) = RecordHeader::split(&value) else {
+            return Ok(());
+        };
+        let mut data = BytesMut::new();
+        KeyData {
+            db_id: self.id,
+            header,
+            key: Bytes::copy_from_slice(key),
+        }
+        .encode(&mut data);
+        let order = ReqControl {
+            opcode: Opcode::SCHEDULE_FOR_DELETION,
+            srvid: Srvid(self.id.get().into()),
+            client_id: ClientId::NONE,
+            flags: ControlFlags::NOREPLY,
+            data: data.freeze(),
+        };
+        connection
+            .send(CURRENT_NODE, Body::ReqControl(order))
+            .map(drop)
+    }
+
+    /// Brings many records to this node, for [`Database::update`] to find them there.
+    pub fn bring(&self, connection: &mut Connection, keys: &[Vec<u8>]) -> Result<()> {
+        connection.call_all(keys.iter().map(|key| self.migrate(key)))
+    }
+
+    /// The daemon's file.
+    pub fn file(&self) -> &tdb::Db {
+        &self.file
+    }
+
     /// The call that brings a record to this node.
     fn migrate(&self, key: &[u8]) -> ReqCall {
         self.request(CallFlags::IMMEDIATE_MIGRATION, CallId::NULL, key)
@@ -312,6 +366,13 @@ impl Database {
             key: Bytes::copy_from_slice(key),
             data: Bytes::new(),
         }
+    }
+}
+
+fn call_failed(reply: &ReplyError) -> ClientError {
+    ClientError::CallFailed {
+        status: reply.status,
+        error: reply.text().into_owned(),
     }
 }
 
