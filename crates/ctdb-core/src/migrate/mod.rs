@@ -37,7 +37,7 @@ mod view;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ctdb_proto::{
@@ -75,8 +75,6 @@ pub(crate) struct Migrator {
     controls: HashMap<Ticket, Asked>,
     updates: update::Updates,
     pub(crate) vacuum: Vacuum,
-    /// See [`pin::GRANT_HOLD`].
-    grant_hold: Duration,
     serial: u64,
 }
 
@@ -103,10 +101,7 @@ pub(crate) enum Asked {
 
 impl Migrator {
     pub(crate) fn new() -> Self {
-        Self {
-            grant_hold: pin::GRANT_HOLD,
-            ..Self::default()
-        }
+        Self::default()
     }
 
     /// A call of a local client (data-plane.md 3.3). It is always answered, even if with an error.
