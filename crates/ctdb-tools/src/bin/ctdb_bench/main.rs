@@ -113,10 +113,10 @@ fn report(name: &str, measured: &Measured, tsv: bool) -> Result<()> {
 }
 
 fn print(name: &str, columns: [String; 5]) -> Result<()> {
-    let [a, b, c, d, e] = columns;
+    let [rate, daemons, client, p50, p99] = columns;
     writeln!(
         io::stdout(),
-        "{name:<32} {a:>10} {b:>10} {c:>10} {d:>10} {e:>10}"
+        "{name:<32} {rate:>10} {daemons:>10} {client:>10} {p50:>10} {p99:>10}"
     )?;
     Ok(())
 }
