@@ -8,8 +8,10 @@
 
 #![forbid(unsafe_code)]
 
+mod bulk;
 mod cluster;
 pub mod ledger;
+mod memory;
 mod mutate;
 mod programs;
 mod samba;
@@ -17,7 +19,9 @@ mod smb_session;
 mod status;
 mod torture;
 
+pub use bulk::Bulk;
 pub use cluster::{HEALTHY_LIMIT, TestCluster};
+pub use memory::{PeakMemory, own_memory};
 pub use mutate::Mutator;
 pub use programs::{
     daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ctdb_e2e::{TestCluster, TestResult, step};
+use ctdb_e2e::{TestCluster, TestResult, own_memory, step};
 use ctdb_proto::Srvid;
 use ctdb_tools::blocking::Connection;
 use ctdb_tools::local_cluster::{Node, wait_until};
@@ -136,6 +136,9 @@ fn a_gigabyte_for_a_client_that_does_not_read() -> TestResult {
 /// Bytes of a record that is larger than anybody should have.
 const HUGE: usize = 100 << 20;
 
+/// Larger than all that may otherwise pile up for a client, and than what most would call a limit.
+const HUGER: usize = 300 << 20;
+
 #[test]
 fn a_record_of_a_hundred_megabytes_is_carried() -> TestResult {
     let cluster = TestCluster::healthy()?;
@@ -163,6 +166,30 @@ fn a_record_of_a_hundred_megabytes_is_carried() -> TestResult {
     Ok(())
 }
 
+/// It must not stop every recovery from then on, or go lost in one.
+#[test]
+fn a_record_of_three_hundred_megabytes_survives_a_recovery() -> TestResult {
+    let cluster = TestCluster::healthy()?;
+    let mut client = Connection::connect(&cluster.at(1).socket())?;
+    client.set_limit(LIMIT);
+    let database = client.attach(DATABASE)?;
+    database.update(&mut client, b"huger", |_| vec![3; HUGER])?;
+
+    step("recover");
+    cluster.ctdb(0, &["-t", "120", "recover"]);
+    cluster.wait_healthy(LIMIT)?;
+
+    step("look for it");
+    let mut found = 0;
+    database.update(&mut client, b"huger", |data| {
+        found = data.len();
+        assert!(data.iter().all(|&byte| byte == 3));
+        b"small again".to_vec()
+    })?;
+    assert_eq!(found, HUGER);
+    Ok(())
+}
+
 /// A client that is new and a call for a record of its own.
 fn assert_is_served(node: &Node) -> TestResult {
     let asked = Instant::now();
@@ -182,16 +209,6 @@ fn pending_calls(node: &Node) -> usize {
         .find(|line| line.contains("pending_calls"));
     let number = line.and_then(|line| line.split_ascii_whitespace().nth(1));
     number.and_then(|text| text.parse().ok()).expect("a number")
-}
-
-/// Memory of the daemon that is not a mapped file, in bytes.
-fn own_memory(node: &Node) -> u64 {
-    let pid = node.process().expect("the daemon runs").pid();
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-    let kib = line.and_then(|line| line.split_ascii_whitespace().nth(1));
-    let kib: u64 = kib.and_then(|text| text.parse().ok()).expect("a number");
-    kib << 10
 }
 
 fn allow_open_files(wanted: u64) -> TestResult {

@@ -30,6 +30,9 @@ pub enum Effect {
         client: ClientId,
         reason: ClientLoss,
     },
+    /// Wait until little is queued for a local client; answered by `Input::ClientHasRoom`, also when
+    /// the client goes or is not there.
+    AwaitRoom { client: ClientId, ticket: Ticket },
     /// Lock the hash chain of a record, read it and call [`crate::Node::on_record`].
     Record(RecordJob),
     /// Do something with a whole database; answered by one or more `Input::Db`.
@@ -58,6 +61,9 @@ pub enum Effect {
     /// Leave: close everything, remove the pid file and exit with `code`.
     Exit { code: i32, reason: String },
 }
+
+/// Batches of a traverse that are on their way to its client.
+pub const TRAVERSE_WINDOW: u32 = 4;
 
 /// Work on a whole database, outside the record path. Most of it runs in a thread of its own.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -104,7 +110,8 @@ pub enum DbOp {
     Update { records: Bytes },
     /// Read every record without the freeze (data-plane.md 9.2): only those with this dmaster if
     /// one is given, empty ones only if asked for. Answers: [`DbAnswer::Batch`] with a record
-    /// buffer each, then [`DbAnswer::Done`].
+    /// buffer each, then [`DbAnswer::Done`]. Only [`TRAVERSE_WINDOW`] batches may be answered ahead
+    /// of [`DbOp::ContinueTraverse`].
     Traverse {
         only_dmaster: Option<Pnn>,
         with_empty: bool,
@@ -113,6 +120,9 @@ pub enum DbOp {
     /// of vacuuming looks at. Answers: [`DbAnswer::Batch`] with a record buffer each (key and
     /// header), then [`DbAnswer::Done`].
     ListEmpty { dmaster: Pnn },
+    /// One batch of the traverse with that ticket has been taken: read one more. Answer:
+    /// [`DbAnswer::Done`].
+    ContinueTraverse { ticket: Ticket },
     /// Stop the traverse with that ticket; it answers [`DbAnswer::Done`] soon.
     StopTraverse { ticket: Ticket },
     /// Read [`ctdb_proto::DB_SEQNUM_KEY`], through the freeze if there is one. Answer:

@@ -24,6 +24,8 @@ pub enum Input {
     ClientPacket { client: ClientId, packet: Packet },
     /// The client closed its connection, or had it closed by the shell.
     ClientGone(ClientId),
+    /// Answer to `Effect::AwaitRoom`.
+    ClientHasRoom(Ticket),
     /// Answer to `Effect::Db`.
     Db {
         ticket: Ticket,

@@ -37,7 +37,9 @@ mod waiting;
 
 pub use cluster_lock::ClusterLockEvent;
 pub use config::{ConfiguredNode, NodeConfig};
-pub use effect::{DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, Ticket};
+pub use effect::{
+    DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, TRAVERSE_WINDOW, Ticket,
+};
 pub use input::{DbFailure, Input, LockTest, Record};
 pub use migrate::{RecordJob, Verdict, Write};
 pub use node::Node;

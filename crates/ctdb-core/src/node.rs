@@ -143,6 +143,7 @@ impl Node {
             Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
             Input::ClientGone(client) => self.client_gone(client),
+            Input::ClientHasRoom(ticket) => self.client_has_room(ticket, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
             Input::ClusterLock {

@@ -22,6 +22,8 @@ pub(crate) enum Asker {
     LeadersLock(Ticket),
     /// The record path: revokes and vacuuming.
     Records(Ticket),
+    /// This node's share of a traverse: its client has room for more.
+    Traverse(Ticket),
 }
 
 /// Why a control has no answer from the node it was sent to.

@@ -3,9 +3,13 @@
 //! The node of the client (the origin) asks the nodes that hold records; each sends its records
 //! one by one and an end marker. The reference counts end markers and waits in vain when a node
 //! leaves meanwhile; here the origin knows which nodes have not ended.
+//!
+//! A client may read slower than the nodes send. So the last record of each batch asks for a reply,
+//! and gets it when little is queued for the client; a node sends only a few batches ahead of the
+//! replies ([`crate::TRAVERSE_WINDOW`]). A node of the original neither asks nor waits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_conf::Tunable;
@@ -35,6 +39,9 @@ struct Traverse {
     db: DbId,
     /// Nodes that have not sent their end marker.
     missing: BTreeSet<Pnn>,
+    /// Replies that are put off since the client does not read.
+    held: u32,
+    /// If nothing comes until then, and not for the client's sake, it is over.
     deadline: Instant,
 }
 
@@ -50,7 +57,7 @@ impl Traverses {
     ) {
         let targets = targets(start.db_id, cluster);
         let id = cluster.reqids.allocate();
-        let limit = cluster.tunables.seconds(Tunable::TraverseTimeout);
+        let limit = time_limit(cluster);
         self.open.insert(
             id,
             Traverse {
@@ -59,6 +66,7 @@ impl Traverses {
                 srvid: start.srvid,
                 db: start.db_id,
                 missing: targets.iter().copied().collect(),
+                held: 0,
                 deadline: now + limit,
             },
         );
@@ -90,17 +98,39 @@ impl Traverses {
         record: &RecData,
         clients: &Clients,
         cluster: &mut Cluster,
+        now: Instant,
     ) {
         let id = record.reqid;
         let Some(traverse) = self.open.get_mut(&id) else {
             return;
         };
+        traverse.deadline = now + time_limit(cluster);
         if record.is_end() {
             traverse.missing.remove(&from);
             self.end_if_complete(id, clients, cluster);
             return;
         }
         traverse.deliver(record.key.clone(), record.data.clone(), clients, cluster);
+    }
+
+    /// The client that a traverse is for.
+    pub(crate) fn reader(&self, id: ReqId) -> Option<ClientId> {
+        self.open.get(&id).map(|traverse| traverse.client)
+    }
+
+    /// A reply is put off until the client has room.
+    pub(crate) fn hold(&mut self, id: ReqId) {
+        if let Some(traverse) = self.open.get_mut(&id) {
+            traverse.held += 1;
+        }
+    }
+
+    /// The client has room.
+    pub(crate) fn go_on(&mut self, id: ReqId, cluster: &Cluster, now: Instant) {
+        if let Some(traverse) = self.open.get_mut(&id) {
+            traverse.held = traverse.held.saturating_sub(1);
+            traverse.deadline = now + time_limit(cluster);
+        }
     }
 
     fn end_if_complete(&mut self, id: ReqId, clients: &Clients, cluster: &mut Cluster) {
@@ -152,7 +182,8 @@ impl Traverses {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.open.values().map(|t| t.deadline).min()
+        let running = self.open.values().filter(|t| t.held == 0);
+        running.map(|t| t.deadline).min()
     }
 
     pub(crate) fn handle_timeout(
@@ -161,7 +192,8 @@ impl Traverses {
         cluster: &mut Cluster,
         now: Instant,
     ) {
-        let is_due = |(id, t): (&ReqId, &Traverse)| (t.deadline <= now).then_some(*id);
+        let is_due =
+            |(id, t): (&ReqId, &Traverse)| (t.held == 0 && t.deadline <= now).then_some(*id);
         let ids: Vec<_> = self.open.iter().filter_map(is_due).collect();
         for id in ids {
             let timeouts = &mut cluster.statistics.timeouts;
@@ -214,6 +246,12 @@ impl Traverse {
     }
 }
 
+/// `TraverseTimeout`. In the original that is the time for the whole traverse; here that takes as
+/// long as its client does.
+fn time_limit(cluster: &Cluster) -> Duration {
+    cluster.tunables.seconds(Tunable::TraverseTimeout)
+}
+
 /// Who holds the records: for a volatile database every active node holds its own; every other
 /// kind is whole on any node of the vnn map.
 fn targets(db: DbId, cluster: &Cluster) -> Vec<Pnn> {
@@ -227,5 +265,107 @@ fn targets(db: DbId, cluster: &Cluster) -> Vec<Pnn> {
         vec![cluster.me]
     } else {
         cluster.vnn_map.map.first().copied().into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use ctdb_conf::Tunables;
+    use ctdb_proto::{Capabilities, NodeFlags};
+
+    use super::*;
+    use crate::cluster::NodeEntry;
+
+    const CLIENT: ClientId = ClientId(7);
+    const LIMIT: Duration = Duration::from_secs(20);
+
+    struct Fixture {
+        traverses: Traverses,
+        clients: Clients,
+        cluster: Cluster,
+        now: Instant,
+    }
+
+    /// One node, which has begun a traverse of its only database.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "where time begins does not matter"
+    )]
+    fn begun() -> (Fixture, ReqId) {
+        let me = Pnn::new(0).unwrap();
+        let node = NodeEntry {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 4379)),
+            flags: NodeFlags::empty(),
+        };
+        let mut cluster = Cluster::new(me, vec![node], Capabilities::DEFAULT, Tunables::default());
+        cluster.vnn_map.map = vec![me];
+        let mut fixture = Fixture {
+            traverses: Traverses::default(),
+            clients: Clients::default(),
+            cluster,
+            now: Instant::now(),
+        };
+        let start = TraverseStart {
+            db_id: DbId(1),
+            reqid: ReqId(5),
+            srvid: Srvid(9),
+        };
+        let Fixture {
+            traverses,
+            cluster,
+            now,
+            ..
+        } = &mut fixture;
+        traverses.start(CLIENT, &start, false, cluster, *now);
+        let id = *traverses.open.keys().next().unwrap();
+        (fixture, id)
+    }
+
+    impl Fixture {
+        fn record(&mut self, id: ReqId, key: &'static str) {
+            let record = RecData {
+                reqid: id,
+                key: Bytes::from(key),
+                data: Bytes::new(),
+            };
+            let (me, now) = (self.cluster.me, self.now);
+            self.traverses
+                .data(me, &record, &self.clients, &mut self.cluster, now);
+        }
+
+        /// Lets time pass; says whether the traverse goes on.
+        fn goes_on_after(&mut self, time: Duration) -> bool {
+            self.now += time;
+            self.traverses
+                .handle_timeout(&self.clients, &mut self.cluster, self.now);
+            !self.traverses.open.is_empty()
+        }
+    }
+
+    #[test]
+    fn a_traverse_ends_when_nothing_comes_any_more() {
+        let (mut fixture, id) = begun();
+        for _ in 0..5 {
+            assert!(fixture.goes_on_after(LIMIT * 3 / 4));
+            fixture.record(id, "key");
+        }
+        assert!(!fixture.goes_on_after(LIMIT));
+        assert_eq!(fixture.cluster.statistics.timeouts.traverse, 1);
+    }
+
+    #[test]
+    fn a_client_may_take_its_time() {
+        let (mut fixture, id) = begun();
+        fixture.record(id, "key");
+        assert_eq!(fixture.traverses.reader(id), Some(CLIENT));
+        fixture.traverses.hold(id);
+        assert_eq!(fixture.traverses.poll_timeout(), None);
+        assert!(fixture.goes_on_after(LIMIT * 10));
+        let now = fixture.now;
+        fixture.traverses.go_on(id, &fixture.cluster, now);
+        assert!(fixture.goes_on_after(LIMIT / 2));
+        assert!(!fixture.goes_on_after(LIMIT));
     }
 }

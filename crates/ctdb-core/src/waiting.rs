@@ -87,6 +87,11 @@ pub(crate) enum Waiting {
         client_reqid: ReqId,
         srvid: Srvid,
     },
+    /// `TRAVERSE_DATA`: answered when its client has read most of what it was sent.
+    Room {
+        caller: Caller,
+        traverse: ReqId,
+    },
     EnableSeqnum {
         caller: Caller,
         db: DbId,

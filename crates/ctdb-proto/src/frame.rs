@@ -7,18 +7,25 @@
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::Wire;
-use crate::packet::{HEADER_LEN, MAGIC, VERSION};
+use crate::packet::{HEADER_LEN, MAGIC, Operation, VERSION};
 use crate::wire::to_usize;
 
-/// Longest packet that is accepted. The protocol has no limit below 4 GiB, but the original
-/// cannot take more than this in one block of memory. Its own batches of records are about 1 MB.
-pub const MAX_PACKET_LEN: usize = 256 * 1024 * 1024;
+/// Longest packet that can be told: lengths have four bytes, and are multiples of 8.
+pub const MAX_PACKET_LEN: usize = 0xFFFF_FFF8;
+
+/// Longest packet of a kind that carries no record. Those that do may have the 4 GiB of the length
+/// field, which is more than a TDB file can hold: a record that is in a database gets through,
+/// however large, since one that does not would stop every recovery.
+pub const MAX_PLAIN_LEN: usize = 16 * 1024 * 1024;
 
 /// Space that is at least offered for the next bytes.
 const MIN_READ: usize = 16 * 1024;
 
 /// Bytes up to and including the version: enough to tell whether this is CTDB at all.
 const PROLOGUE_LEN: usize = 12;
+
+/// Bytes up to and including the operation.
+const KIND_LEN: usize = 20;
 
 /// Which rules a connection follows.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
@@ -36,7 +43,7 @@ pub enum FrameError {
     ZeroLength,
     #[error("bad packet length {length}, the header alone has 32")]
     TooShort { length: u32 },
-    #[error("packet length {length} is over the limit of {MAX_PACKET_LEN}")]
+    #[error("packet length {length} is over the limit of {MAX_PLAIN_LEN} for its kind")]
     TooLong { length: u32 },
     #[error("packet length {length:#x} not multiple of alignment")]
     Unaligned { length: u32 },
@@ -151,8 +158,28 @@ impl FrameReader {
                 Ok(version) if version != VERSION => {
                     Err((FrameError::BadVersion { version }, length))
                 }
-                _ => Ok(Some(to_usize(length))),
+                _ => self.check_kind(length).map_err(|error| (error, length)),
             },
+        }
+    }
+
+    /// Whether a packet of its kind may be so long, once that is known.
+    fn check_kind(&self, length: u32) -> Result<Option<usize>, FrameError> {
+        let length_here = to_usize(length);
+        if length_here <= MAX_PLAIN_LEN {
+            return Ok(Some(length_here));
+        }
+        let Some(mut kind) = self.buffer.get(KIND_LEN - 4..KIND_LEN) else {
+            return Ok(None);
+        };
+        let carries_records = u32::decode(&mut kind)
+            .ok()
+            .and_then(Operation::from_raw)
+            .is_some_and(Operation::carries_records);
+        if carries_records {
+            Ok(Some(length_here))
+        } else {
+            Err(FrameError::TooLong { length })
         }
     }
 
@@ -162,9 +189,6 @@ impl FrameReader {
         }
         if to_usize(length) < HEADER_LEN {
             return Err(FrameError::TooShort { length });
-        }
-        if to_usize(length) > MAX_PACKET_LEN {
-            return Err(FrameError::TooLong { length });
         }
         if self.transport == Transport::Tcp && !length.is_multiple_of(8) {
             return Err(FrameError::Unaligned { length });

@@ -50,7 +50,7 @@ pub use control::{
 };
 pub use error::DecodeError;
 pub use flags::{Capabilities, DbFlags, NodeFlags, RecMode, RecordFlags, RunState, TdbOpenFlags};
-pub use frame::{FrameError, FrameReader, MAX_PACKET_LEN, Transport};
+pub use frame::{FrameError, FrameReader, MAX_PACKET_LEN, MAX_PLAIN_LEN, Transport};
 pub use glock::{GLock, GLockEntry, GLockType, ServerId};
 pub use hash::jenkins_hash;
 pub use keepalive::{ReqKeepalive, SambaVersion};

@@ -164,6 +164,19 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// Whether packets of this kind hold the data of records, or many of them.
+    pub const fn carries_records(self) -> bool {
+        match self {
+            Self::ReplyCall
+            | Self::ReqDmaster
+            | Self::ReplyDmaster
+            | Self::ReqMessage
+            | Self::ReqControl
+            | Self::ReplyControl => true,
+            Self::ReqCall | Self::ReplyError | Self::ReqKeepalive | Self::ReqTunnel => false,
+        }
+    }
+
     /// `None` for 6 and above 10.
     pub const fn from_raw(raw: u32) -> Option<Self> {
         Some(match raw {

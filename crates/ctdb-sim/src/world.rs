@@ -475,6 +475,9 @@ impl World {
                     daemon.inbox.remove(&client);
                 }
             }
+            Effect::AwaitRoom { ticket, .. } => {
+                self.plan_input(pnn, WORK, Input::ClientHasRoom(ticket));
+            }
             Effect::Record(job) => self.record(pnn, job),
             Effect::Db { ticket, db, op } => self.db(pnn, ticket, db, op),
             Effect::RunEvent { ticket, .. } => {

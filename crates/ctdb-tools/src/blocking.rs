@@ -3,17 +3,18 @@
 //! For measurements and for tests that want to know exactly what is on the wire and when. Programs
 //! that have anything else to do use `ctdb-client`.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use ctdb_proto::control::KeyData;
 use ctdb_proto::{
     Body, CURRENT_NODE, CallFlags, CallId, ClientId, ControlFlags, DbId, FrameReader, Generation,
-    Header, Opcode, Packet, Padding, Pnn, RecordHeader, ReplyCall, ReplyControl, ReqCall,
-    ReqControl, ReqId, ReqMessage, Srvid, Transport, Wire as _,
+    Header, Opcode, Packet, Padding, Pnn, RecordHeader, ReplyCall, ReplyControl, ReplyError,
+    ReqCall, ReqControl, ReqId, ReqMessage, Srvid, Transport, Wire as _,
 };
 
 /// A connection to a daemon.
@@ -26,6 +27,10 @@ pub struct Connection {
     /// Messages that came while a reply was waited for.
     messages: VecDeque<ReqMessage>,
     limit: Duration,
+    /// How long the socket is set to wait for bytes.
+    read_timeout: Option<Duration>,
+    /// Packets that [`Connection::flush`] will send.
+    queued: BytesMut,
 }
 
 /// What went wrong with a request.
@@ -69,6 +74,8 @@ impl Connection {
             pnn: unknown,
             messages: VecDeque::new(),
             limit: REPLY_LIMIT,
+            read_timeout: None,
+            queued: BytesMut::new(),
         };
         // The status of the reply is the number.
         let reply =
@@ -172,15 +179,61 @@ impl Connection {
             match self.receive(self.limit)? {
                 (header, Body::ReplyCall(reply)) if header.reqid == reqid => return Ok(reply),
                 (header, Body::ReplyError(reply)) if header.reqid == reqid => {
-                    let error = reply.text().into_owned();
-                    return Err(ClientError::CallFailed {
-                        status: reply.status,
-                        error,
-                    });
+                    return Err(call_failed(&reply));
                 }
                 _ => {}
             }
         }
+    }
+
+    /// Sends many calls and waits for all results, none of which is shown: for an amount of work
+    /// in which nobody would wait for each.
+    pub fn call_all(&mut self, calls: impl IntoIterator<Item = ReqCall>) -> Result<()> {
+        let mut waiting = HashSet::new();
+        for call in calls {
+            waiting.insert(self.send(CURRENT_NODE, Body::ReqCall(call))?);
+        }
+        while !waiting.is_empty() {
+            match self.receive(self.limit)? {
+                (header, Body::ReplyCall(_)) => _ = waiting.remove(&header.reqid),
+                (header, Body::ReplyError(reply)) if waiting.contains(&header.reqid) => {
+                    return Err(call_failed(&reply));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Queues a message; nothing is sent before [`Connection::flush`].
+    pub fn queue_message(&mut self, dest: u32, srvid: Srvid, data: Bytes) {
+        self.queue(dest, ReqId(0), Body::ReqMessage(ReqMessage { srvid, data }));
+    }
+
+    /// Queues a call that its reply is to be recognised by; nothing is sent before
+    /// [`Connection::flush`].
+    pub fn queue_call(&mut self, reqid: ReqId, call: ReqCall) {
+        self.queue(CURRENT_NODE, reqid, Body::ReqCall(call));
+    }
+
+    /// Sends what was queued.
+    pub fn flush(&mut self) -> Result<()> {
+        if !self.queued.is_empty() {
+            self.stream.write_all(&self.queued)?;
+            self.queued.clear();
+        }
+        Ok(())
+    }
+
+    /// Reads what has come; waits only if there is nothing.
+    pub fn read_more(&mut self) -> Result<()> {
+        self.read_within(self.limit)
+    }
+
+    /// The next of the packets that have been read.
+    pub fn next_read(&mut self) -> Result<Option<Packet>> {
+        let frame = self.frames.next_frame()?;
+        Ok(frame.map(Packet::decode).transpose()?)
     }
 
     /// Attaches a volatile database and opens the daemon's file of it.
@@ -207,15 +260,19 @@ impl Connection {
     fn send(&mut self, dest: u32, body: Body) -> Result<ReqId> {
         self.last_reqid = self.last_reqid.wrapping_add(1);
         let reqid = ReqId(self.last_reqid);
+        self.queue(dest, reqid, body);
+        self.flush()?;
+        Ok(reqid)
+    }
+
+    fn queue(&mut self, dest: u32, reqid: ReqId, body: Body) {
         let header = Header {
             generation: Generation(0),
             dest,
             src: self.pnn.get(),
             reqid,
         };
-        self.stream
-            .write_all(&Packet { header, body }.encode(Padding::Client))?;
-        Ok(reqid)
+        Packet { header, body }.encode_into(&mut self.queued, Padding::Client);
     }
 
     /// The next packet; a message is put aside as well.
@@ -238,7 +295,14 @@ impl Connection {
         if left.is_zero() {
             return Err(ClientError::TimedOut(limit));
         }
-        self.stream.set_read_timeout(Some(left))?;
+        self.read_within(left)
+    }
+
+    fn read_within(&mut self, limit: Duration) -> Result<()> {
+        if self.read_timeout != Some(limit) {
+            self.stream.set_read_timeout(Some(limit))?;
+            self.read_timeout = Some(limit);
+        }
         let mut some = [0; 16 * 1024];
         match self.stream.read(&mut some) {
             Ok(0) => Err(ClientError::Closed),
@@ -275,26 +339,78 @@ impl Database {
         change: impl FnOnce(&[u8]) -> Vec<u8>,
     ) -> Result<u32> {
         let mut asked = 0;
+        let mut change = Some(change);
         loop {
-            let lock = self.file.chainlock(key)?;
-            let value = self.file.fetch(key)?.unwrap_or_default();
-            if let Ok((header, data)) = RecordHeader::split(&value)
-                && header.dmaster() == Some(connection.pnn())
-            {
-                let data = change(data);
-                let header = header.to_bytes();
-                self.file
-                    .store_parts(key, &[&header, &data], tdb::StoreMode::Replace)?;
+            let update = |data: &[u8]| change.take().map_or_else(Vec::new, |change| change(data));
+            if self.update_here(connection.pnn(), key, update)? {
                 return Ok(asked);
             }
-            drop(lock);
             connection.call(self.migrate(key))?;
             asked += 1;
         }
     }
 
+    /// Empties a record as [`Database::update`] changes one, and has the daemon remove its remains
+    /// in time; nobody confirms that.
+    pub fn delete(&self, connection: &mut Connection, key: &[u8]) -> Result<()> {
+        self.update(connection, key, |_| Vec::new())?;
+        let value = self.file.fetch(key)?.unwrap_or_default();
+        // Whoever has taken the record away meanwhile has to see to it.
+        let Ok((header, [])) = RecordHeader::split(&value) else {
+            return Ok(());
+        };
+        let mut data = BytesMut::new();
+        KeyData {
+            db_id: self.id,
+            header,
+            key: Bytes::copy_from_slice(key),
+        }
+        .encode(&mut data);
+        let order = ReqControl {
+            opcode: Opcode::SCHEDULE_FOR_DELETION,
+            srvid: Srvid(self.id.get().into()),
+            client_id: ClientId::NONE,
+            flags: ControlFlags::NOREPLY,
+            data: data.freeze(),
+        };
+        connection
+            .send(CURRENT_NODE, Body::ReqControl(order))
+            .map(drop)
+    }
+
+    /// Brings many records to this node, for [`Database::update`] to find them there.
+    pub fn bring(&self, connection: &mut Connection, keys: &[Vec<u8>]) -> Result<()> {
+        connection.call_all(keys.iter().map(|key| self.migrate(key)))
+    }
+
+    /// The daemon's file.
+    pub fn file(&self) -> &tdb::Db {
+        &self.file
+    }
+
+    /// As [`Database::update`] if the record is on this node now; says whether it is.
+    pub fn update_here(
+        &self,
+        pnn: Pnn,
+        key: &[u8],
+        change: impl FnOnce(&[u8]) -> Vec<u8>,
+    ) -> Result<bool> {
+        let _lock = self.file.chainlock(key)?;
+        let value = self.file.fetch(key)?.unwrap_or_default();
+        let Ok((header, data)) = RecordHeader::split(&value) else {
+            return Ok(false);
+        };
+        if header.dmaster() != Some(pnn) {
+            return Ok(false);
+        }
+        let (header, data) = (header.to_bytes(), change(data));
+        self.file
+            .store_parts(key, &[&header, &data], tdb::StoreMode::Replace)?;
+        Ok(true)
+    }
+
     /// The call that brings a record to this node.
-    fn migrate(&self, key: &[u8]) -> ReqCall {
+    pub fn migrate(&self, key: &[u8]) -> ReqCall {
         self.request(CallFlags::IMMEDIATE_MIGRATION, CallId::NULL, key)
     }
 
@@ -312,6 +428,13 @@ impl Database {
             key: Bytes::copy_from_slice(key),
             data: Bytes::new(),
         }
+    }
+}
+
+fn call_failed(reply: &ReplyError) -> ClientError {
+    ClientError::CallFailed {
+        status: reply.status,
+        error: reply.text().into_owned(),
     }
 }
 

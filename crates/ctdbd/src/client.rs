@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::time::Duration;
 
+use ctdb_core::Ticket;
 use ctdb_proto::{Body, ClientId, Packet, Transport};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::sleep;
@@ -20,6 +21,12 @@ const QUEUE_LIMIT: usize = 128 * 1024 * 1024;
 /// Bytes that may wait for all clients together. When there are more, the one with the longest
 /// queue is disconnected.
 const BACKLOG_LIMIT: usize = 512 * 1024 * 1024;
+
+/// With fewer bytes than this in its queue a client has room for more records of a traverse.
+const ROOM: usize = 1024 * 1024;
+
+/// Between two looks at the queue of a client that has none.
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
 
 /// The connections of all local processes.
 pub(crate) struct Clients {
@@ -96,7 +103,7 @@ impl Clients {
             error!("CTDB_REQ_MESSAGE queue full - killing client connection.");
             return Some(id);
         }
-        if client.out.queued_bytes() > QUEUE_LIMIT {
+        if client.out.is_over(QUEUE_LIMIT) {
             error!(client = %id, "more than {QUEUE_LIMIT} bytes wait for the client, closing it");
             return Some(id);
         }
@@ -106,6 +113,21 @@ impl Clients {
             self.dirty.push(id);
         }
         self.worst_of_too_many()
+    }
+
+    /// Reports when the client has room for more, or is gone.
+    pub(crate) fn await_room(&self, id: ClientId, ticket: Ticket) {
+        let queue = self.connected.get(&id).map(|client| client.out.watch());
+        let lanes = self.lanes.clone();
+        match queue.filter(|queue| queue.queued_bytes() >= ROOM) {
+            None => lanes.report(ShellEvent::ClientRoom { ticket }),
+            Some(queue) => drop(tokio::spawn(async move {
+                while queue.queued_bytes() >= ROOM {
+                    sleep(ROOM_PAUSE).await;
+                }
+                lanes.report(ShellEvent::ClientRoom { ticket });
+            })),
+        }
     }
 
     /// The client with the longest queue, if too much waits for all of them.

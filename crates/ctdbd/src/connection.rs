@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use bytes::{Buf, BytesMut};
 use ctdb_proto::{FrameError, FrameReader, Packet, Padding, Transport};
@@ -181,9 +181,34 @@ impl Outgoing {
         self.shared.lock().packets.len()
     }
 
+    /// Whether more than `limit` bytes wait behind, or in front of, the longest packet. That one may
+    /// have any length: a record can be larger than all that should pile up.
+    pub(crate) fn is_over(&self, limit: usize) -> bool {
+        let queue = self.shared.lock();
+        queue.bytes.len() > limit && {
+            let longest = queue.packets.iter().max().copied().unwrap_or_default();
+            queue.bytes.len() - longest > limit
+        }
+    }
+
     /// Bytes that have not been written.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.shared.lock().bytes.len()
+    }
+
+    /// A view of the queue for another task.
+    pub(crate) fn watch(&self) -> QueueWatch {
+        QueueWatch(Arc::downgrade(&self.shared))
+    }
+}
+
+/// Shows how much is queued, also when the connection is gone: nothing then.
+pub(crate) struct QueueWatch(Weak<Shared>);
+
+impl QueueWatch {
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let shared = self.0.upgrade();
+        shared.map_or(0, |shared| shared.lock().bytes.len())
     }
 }
 

@@ -147,6 +147,9 @@ impl CoreTask {
                 }
             }
             ShellEvent::ClientLost { client } => self.client_lost(client, now),
+            ShellEvent::ClientRoom { ticket } => {
+                self.node.handle(Input::ClientHasRoom(ticket), now);
+            }
             ShellEvent::PeerConnected { pnn, link, socket } => {
                 if self.peers.connected(pnn, link, socket) {
                     self.node.handle(Input::OutgoingUp(pnn), now);
@@ -276,6 +279,7 @@ impl CoreTask {
         match effect {
             Effect::SendPeer { to, packet } => self.peers.send(to, &packet),
             Effect::SendClient { to, packet } => self.send_client(to, &packet),
+            Effect::AwaitRoom { client, ticket } => self.clients.await_room(client, ticket),
             Effect::Record(job) => {
                 self.databases.record(&mut self.node, job, Instant::now());
             }

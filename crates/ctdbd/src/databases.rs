@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ctdb_core::{DbAnswer, DbFailure, DbOp, Node, RecordJob, Ticket};
+use ctdb_core::{DbAnswer, DbFailure, DbOp, Node, RecordJob, TRAVERSE_WINDOW, Ticket};
 use ctdb_proto::DbId;
 use tracing::error;
 
@@ -13,7 +13,7 @@ use crate::database::batch::Selection;
 use crate::database::freeze::Freezer;
 use crate::database::locks::{ChainHeld, ChainWaits, WaitId};
 use crate::database::record::{Tried, do_job, try_job};
-use crate::database::work::{self, StopFlag};
+use crate::database::work::{self, Pace};
 use crate::database::{Database, DbFile, LockKind, LongWait};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
@@ -28,7 +28,7 @@ pub(crate) struct Databases {
     lanes: Lanes,
     threads: Threads,
     open: BTreeMap<DbId, Database>,
-    traverses: BTreeMap<Ticket, StopFlag>,
+    traverses: BTreeMap<Ticket, Arc<Pace>>,
     /// Memory for values, used by each job in turn.
     value: Vec<u8>,
 }
@@ -142,8 +142,14 @@ impl Databases {
                 );
             }
             DbOp::StopTraverse { ticket: traverse } => {
-                if let Some(stop) = self.traverses.get(&traverse) {
-                    stop.stop();
+                if let Some(pace) = self.traverses.get(&traverse) {
+                    pace.stop();
+                }
+                self.answer(ticket, Ok(DbAnswer::Done));
+            }
+            DbOp::ContinueTraverse { ticket: traverse } => {
+                if let Some(pace) = self.traverses.get(&traverse) {
+                    pace.allow_one_more();
                 }
                 self.answer(ticket, Ok(DbAnswer::Done));
             }
@@ -205,7 +211,7 @@ impl Databases {
                     full: true,
                     empty: with_empty,
                 };
-                self.traverse(ticket, file, selection);
+                self.traverse(ticket, file, selection, Pace::of(TRAVERSE_WINDOW));
             }
             DbOp::ListEmpty { dmaster } => {
                 let selection = Selection {
@@ -213,7 +219,7 @@ impl Databases {
                     full: false,
                     empty: true,
                 };
-                self.traverse(ticket, file, selection);
+                self.traverse(ticket, file, selection, Pace::unlimited());
             }
             op => {
                 let answer = self.small_work(ticket, &file, db, op);
@@ -397,11 +403,11 @@ impl Databases {
         long_waits
     }
 
-    fn traverse(&mut self, ticket: Ticket, file: Arc<DbFile>, selection: Selection) {
-        let stop = StopFlag::default();
-        self.traverses.insert(ticket, stop.clone());
+    fn traverse(&mut self, ticket: Ticket, file: Arc<DbFile>, selection: Selection, pace: Pace) {
+        let pace = Arc::new(pace);
+        self.traverses.insert(ticket, Arc::clone(&pace));
         self.in_thread(ticket, move |lanes| {
-            work::traverse(&file, ticket, selection, &stop, lanes)
+            work::traverse(&file, ticket, selection, &pace, lanes)
         });
     }
 

@@ -53,6 +53,11 @@ pub(crate) enum ShellEvent {
         client: ClientId,
     },
 
+    /// Little is queued for a client, or it is gone.
+    ClientRoom {
+        ticket: Ticket,
+    },
+
     /// A database was opened, or was not.
     Attached {
         ticket: Ticket,

@@ -183,7 +183,7 @@ impl Peers {
             };
             match out.flush() {
                 Err(error) => lost.push((pnn, error.to_string())),
-                Ok(()) if out.queued_bytes() > QUEUE_LIMIT => {
+                Ok(()) if out.is_over(QUEUE_LIMIT) => {
                     lost.push((pnn, format!("more than {QUEUE_LIMIT} bytes wait for it")));
                 }
                 Ok(()) => {}

@@ -219,8 +219,7 @@ impl Migrator {
             .get(reqid)
             .filter(|p| p.db == db && p.call.key == *key);
         let origin = wanted.map(|p| p.origin);
-        let for_client = matches!(origin, Some(Origin::Client { .. }));
-        self.pin_down(db, key, for_client, cluster, now);
+        self.pin_if_sticky(db, key, cluster, now);
         if origin.is_none() {
             debug!(?from, "Invalid reqid {reqid} in ctdb_become_dmaster");
             return;
@@ -237,23 +236,10 @@ impl Migrator {
         );
     }
 
-    /// Keeps a record here for a moment: longer if it is sticky (5.1), and only a little for the
-    /// client that it came for.
-    fn pin_down(
-        &mut self,
-        db: DbId,
-        key: &Bytes,
-        for_client: bool,
-        cluster: &Cluster,
-        now: Instant,
-    ) {
+    /// Keeps a sticky record here for a moment (5.1).
+    fn pin_if_sticky(&mut self, db: DbId, key: &Bytes, cluster: &Cluster, now: Instant) {
         let Some(database) = cluster.databases.get(&db) else {
             return;
-        };
-        let hold = if for_client {
-            self.grant_hold
-        } else {
-            Duration::ZERO
         };
         let pins = &mut self.state(db).pins;
         if has(database, DbFlags::STICKY) && pins.is_sticky(key, now) {
@@ -264,8 +250,6 @@ impl Migrator {
                 time.as_millis()
             );
             pins.pin(key, time, now);
-        } else {
-            pins.pin(key, hold, now);
         }
     }
 

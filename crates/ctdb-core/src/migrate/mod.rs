@@ -37,7 +37,7 @@ mod view;
 mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ctdb_proto::{
@@ -47,7 +47,7 @@ use ctdb_proto::{
 use tracing::{debug, error, info, warn};
 
 use crate::cluster::Cluster;
-use crate::database::Freeze;
+use crate::database::{Database, Freeze};
 use crate::effect::{Effect, Ticket};
 use crate::input::Record;
 use crate::vacuum::{Queues, Vacuum};
@@ -75,8 +75,6 @@ pub(crate) struct Migrator {
     controls: HashMap<Ticket, Asked>,
     updates: update::Updates,
     pub(crate) vacuum: Vacuum,
-    /// See [`pin::GRANT_HOLD`].
-    grant_hold: Duration,
     serial: u64,
 }
 
@@ -103,10 +101,7 @@ pub(crate) enum Asked {
 
 impl Migrator {
     pub(crate) fn new() -> Self {
-        Self {
-            grant_hold: pin::GRANT_HOLD,
-            ..Self::default()
-        }
+        Self::default()
     }
 
     /// A call of a local client (data-plane.md 3.3). It is always answered, even if with an error.
@@ -244,6 +239,9 @@ impl Migrator {
             now,
         };
         if database.is_frozen() {
+            return view.leave(Then::AfterThaw(work));
+        }
+        if is_behind(database, cluster) && work.generation().is_none() {
             return view.leave(Then::AfterThaw(work));
         }
         if work
@@ -442,7 +440,7 @@ impl Migrator {
         let open = cluster
             .databases
             .get(&db)
-            .is_none_or(|d| d.freeze == Freeze::None);
+            .is_none_or(|d| d.freeze == Freeze::None && !is_behind(d, cluster));
         let state = self.databases.entry(db).or_default();
         if open {
             cluster.effect(Effect::Record(job));
@@ -513,6 +511,13 @@ impl Migrator {
         self.delayed
             .insert((at, self.serial), RecordJob { db, key, work });
     }
+}
+
+/// Whether a recovery has brought a new vnn map, but has not come to this database yet. By the new
+/// map this node may be the lmaster of a record that it has never heard of: to make it up would be
+/// to have it twice.
+fn is_behind(database: &Database, cluster: &Cluster) -> bool {
+    database.generation != cluster.vnn_map.generation
 }
 
 /// A key for memory that outlives its packet: a slice would keep the whole buffer of the

@@ -270,6 +270,7 @@ impl Node {
                     .map(|reply| reply.data);
                 self.leaders_lock(ticket, lock, now);
             }
+            Asker::Traverse(ticket) => self.traverse_batch_taken(ticket, answer.is_ok()),
             Asker::Records(ticket) => {
                 self.migrator
                     .control_answered(ticket, answer.ok(), &mut self.cluster, now);

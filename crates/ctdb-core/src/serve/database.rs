@@ -12,8 +12,9 @@ use ctdb_proto::{
 
 use super::{encoded, text_reply};
 use crate::database::Database;
-use crate::effect::{DbOp, Effect};
+use crate::effect::{DbOp, Effect, Ticket};
 use crate::node::Node;
+use crate::outstanding::Asker;
 use crate::waiting::{Caller, Waiting};
 
 impl Node {
@@ -67,12 +68,7 @@ impl Node {
             Request::TraverseAllExt(ext) => {
                 self.traverse_all(caller, &ext.all, ext.with_empty_records);
             }
-            Request::TraverseData(record) => {
-                let from = caller.node;
-                self.traverses
-                    .data(from, &record, &self.clients, &mut self.cluster);
-                self.answer_status(caller, 0);
-            }
+            Request::TraverseData(record) => self.traverse_data(caller, &record, now),
             Request::TraverseKill(kill) => self.traverse_kill(caller, &kill),
             Request::Trans3Commit(records) => {
                 self.commit(caller, records.db_id(), &control.data, now);
@@ -220,21 +216,81 @@ impl Node {
         self.answer_status(caller, 0);
     }
 
-    pub(super) fn traverse_records(&mut self, origin: Pnn, traverse: ReqId, records: &Bytes) {
+    /// Sends a batch on its way. Its last record asks for a reply, which the origin puts off until
+    /// the client has room for more; the original replies at once.
+    pub(super) fn traverse_records(
+        &mut self,
+        ticket: Ticket,
+        origin: Pnn,
+        traverse: ReqId,
+        records: &Bytes,
+        now: Instant,
+    ) {
         let Ok(buffer) = RecBuffer::decode(&mut records.clone()) else {
             return;
         };
+        let mut left = buffer.count();
         for record in &buffer {
-            let key = records.slice_ref(record.key);
-            let data = records.slice_ref(record.data);
-            self.send_traverse_data(
-                origin,
-                RecData {
-                    reqid: traverse,
-                    key,
-                    data,
-                },
-            );
+            let record = RecData {
+                reqid: traverse,
+                key: records.slice_ref(record.key),
+                data: records.slice_ref(record.data),
+            };
+            left = left.saturating_sub(1);
+            if left > 0 {
+                self.send_traverse_data(origin, record);
+                continue;
+            }
+            let control = Request::TraverseData(record).to_control(ControlFlags::empty());
+            // Without a limit: how long a client may take is for its own node to say.
+            let asker = Asker::Traverse(ticket);
+            if self.cluster.ask(asker, origin, control, None, now).is_err() {
+                self.traverse_batch_taken(ticket, false);
+            }
+        }
+    }
+
+    /// The client of a traverse has room for another batch, or its node is gone.
+    pub(crate) fn traverse_batch_taken(&mut self, traverse: Ticket, go_on: bool) {
+        let Some(Waiting::Traverse { db, .. }) = self.waiting.get(&traverse) else {
+            return;
+        };
+        let db = *db;
+        let op = if go_on {
+            DbOp::ContinueTraverse { ticket: traverse }
+        } else {
+            DbOp::StopTraverse { ticket: traverse }
+        };
+        let ticket = self.cluster.ticket();
+        self.waiting.insert(ticket, Waiting::Background);
+        self.cluster.effect(Effect::Db { ticket, db, op });
+    }
+
+    /// A record of a traverse that a client of this node has started. Its reply is put off while
+    /// the client does not read: whoever sent it sends no more then.
+    fn traverse_data(&mut self, caller: Caller, record: &RecData, now: Instant) {
+        let from = caller.node;
+        self.traverses
+            .data(from, record, &self.clients, &mut self.cluster, now);
+        let reader = self
+            .traverses
+            .reader(record.reqid)
+            .filter(|_| caller.wants_reply);
+        let Some(client) = reader else {
+            return self.answer_status(caller, 0);
+        };
+        let ticket = self.cluster.ticket();
+        let traverse = record.reqid;
+        self.waiting
+            .insert(ticket, Waiting::Room { caller, traverse });
+        self.traverses.hold(traverse);
+        self.cluster.effect(Effect::AwaitRoom { client, ticket });
+    }
+
+    pub(crate) fn client_has_room(&mut self, ticket: Ticket, now: Instant) {
+        if let Some(Waiting::Room { caller, traverse }) = self.waiting.remove(&ticket) {
+            self.traverses.go_on(traverse, &self.cluster, now);
+            self.answer_status(caller, 0);
         }
     }
 

@@ -103,7 +103,7 @@ impl Node {
             return;
         }
         if let Ok(DbAnswer::Batch(records)) = answer {
-            return self.batch(ticket, &records);
+            return self.batch(ticket, &records, now);
         }
         let Some(waiting) = self.waiting.remove(&ticket) else {
             return;
@@ -163,7 +163,7 @@ impl Node {
     }
 
     /// Part of the answer to a pull or a traverse.
-    fn batch(&mut self, ticket: Ticket, records: &Bytes) {
+    fn batch(&mut self, ticket: Ticket, records: &Bytes, now: Instant) {
         match self.waiting.get(&ticket) {
             Some(Waiting::Pull { caller, srvid, .. }) => {
                 let (node, srvid) = (caller.node, *srvid);
@@ -173,7 +173,7 @@ impl Node {
                 origin, traverse, ..
             }) => {
                 let (origin, traverse) = (*origin, *traverse);
-                self.traverse_records(origin, traverse, records);
+                self.traverse_records(ticket, origin, traverse, records, now);
             }
             _ => {}
         }

@@ -114,11 +114,30 @@ fn an_announced_length_takes_no_memory() {
     assert!(frames.buffer().capacity() <= 4 * MIN_READ);
 }
 
+/// The first bytes of a packet of this kind.
+fn head_of(length: u32, operation: Operation) -> Vec<u8> {
+    [length, MAGIC, VERSION, 0, operation.raw()]
+        .iter()
+        .flat_map(|word| word.to_le_bytes())
+        .collect()
+}
+
 #[test]
-fn packets_over_the_limit_end_the_connection() {
-    let length = u32::try_from(MAX_PACKET_LEN).unwrap() + 8;
-    let mut frames = reader(Transport::Unix, &length.to_le_bytes());
+fn packets_over_the_limit_of_their_kind_end_the_connection() {
+    let length = u32::try_from(MAX_PLAIN_LEN).unwrap() + 8;
+    let head = head_of(length, Operation::ReqKeepalive);
+    let mut frames = reader(Transport::Unix, &head[..KIND_LEN - 1]);
+    assert_eq!(frames.next_frame(), Ok(None), "the kind is not there yet");
+    frames.push(&head[KIND_LEN - 1..]);
     let error = FrameError::TooLong { length };
     assert_eq!(frames.next_frame(), Err(error));
     assert!(error.is_fatal(Transport::Unix));
+}
+
+#[test]
+fn packets_with_records_may_be_as_long_as_a_database() {
+    let head = head_of(u32::MAX - 7, Operation::ReqDmaster);
+    let mut frames = reader(Transport::Tcp, &head);
+    assert_eq!(frames.next_frame(), Ok(None));
+    assert!(frames.buffer().capacity() <= 4 * MIN_READ);
 }

@@ -223,3 +223,44 @@ async fn what_waits_for_all_clients_is_bounded_too() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn room_is_reported_when_the_client_has_read() {
+    let mut fixture = fixture();
+    let Fixture {
+        clients,
+        inbox,
+        far,
+    } = &mut fixture;
+    clients.await_room(CLIENT, Ticket(1));
+    let next = timeout(Duration::from_secs(60), inbox.next()).await;
+    assert!(matches!(next, Ok(ShellEvent::ClientRoom { ticket }) if ticket == Ticket(1)));
+
+    assert_eq!(clients.send(CLIENT, &message(1, 4 * ROOM), NO_LIMIT), None);
+    assert!(clients.flush().is_empty());
+    clients.await_room(CLIENT, Ticket(2));
+    let early = timeout(Duration::from_millis(50), inbox.next()).await;
+    assert!(early.is_err(), "the client has read nothing");
+    let mut bytes = vec![0; 4 * ROOM];
+    far.read_exact(&mut bytes).await.unwrap();
+    let next = timeout(Duration::from_secs(60), inbox.next()).await;
+    assert!(matches!(next, Ok(ShellEvent::ClientRoom { ticket }) if ticket == Ticket(2)));
+}
+
+#[tokio::test]
+async fn who_waits_for_room_hears_of_a_client_that_goes() {
+    let mut fixture = fixture();
+    let clients = &mut fixture.clients;
+    assert_eq!(clients.send(CLIENT, &message(1, 4 * ROOM), NO_LIMIT), None);
+    clients.await_room(CLIENT, Ticket(1));
+    assert!(clients.remove(CLIENT));
+    clients.await_room(CLIENT, Ticket(2));
+    let mut heard = Vec::new();
+    while heard.len() < 2 {
+        if let ShellEvent::ClientRoom { ticket } = fixture.next().await {
+            heard.push(ticket);
+        }
+    }
+    heard.sort_unstable();
+    assert_eq!(heard, [Ticket(1), Ticket(2)]);
+}

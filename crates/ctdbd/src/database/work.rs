@@ -1,7 +1,6 @@
 //! Work on databases that are not frozen, done by threads with handles of their own.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,32 +18,74 @@ use crate::lanes::Lanes;
 /// Bytes of records that a traverse hands over at once.
 const TRAVERSE_BATCH: usize = 64 * 1024;
 
-/// Tells a running traverse to stop.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StopFlag(Arc<AtomicBool>);
+/// How fast a traverse may go: so many batches ahead of who takes them.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    /// Batches that it may still hand over; `None` once it has to stop.
+    allowed: Mutex<Option<u32>>,
+    changed: Condvar,
+}
 
-impl StopFlag {
-    pub(crate) fn stop(&self) {
-        self.0.store(true, Ordering::Relaxed);
+impl Pace {
+    pub(crate) fn of(window: u32) -> Self {
+        Self {
+            allowed: Mutex::new(Some(window)),
+            changed: Condvar::new(),
+        }
     }
 
-    pub(crate) fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+    /// As fast as the batches are taken from their queue.
+    pub(crate) fn unlimited() -> Self {
+        Self::of(u32::MAX)
+    }
+
+    pub(crate) fn stop(&self) {
+        *self.lock() = None;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn allow_one_more(&self) {
+        if let Some(allowed) = self.lock().as_mut() {
+            *allowed = allowed.saturating_add(1);
+        }
+        self.changed.notify_one();
+    }
+
+    /// Waits until a batch may be handed over. False if the traverse has to stop.
+    fn take_one(&self) -> bool {
+        let wait = self
+            .changed
+            .wait_while(self.lock(), |allowed| *allowed == Some(0));
+        let mut allowed = wait.unwrap_or_else(PoisonError::into_inner);
+        match allowed.as_mut() {
+            // Without a limit there is nothing to count.
+            Some(&mut u32::MAX) => true,
+            Some(allowed) => {
+                *allowed -= 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<u32>> {
+        self.allowed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Reads the records of a database, batch by batch. Waits for those who write, and for a thaw.
+/// Reads the records of a database, batch by batch. Waits for those who write, and for a thaw, and
+/// for its pace; holds no lock then.
 pub(crate) fn traverse(
     file: &DbFile,
     ticket: Ticket,
     selection: Selection,
-    stop: &StopFlag,
+    pace: &Pace,
     lanes: &Lanes,
 ) -> Result<DbAnswer, DbFailure> {
     let db = file.open()?;
     let emit = |buffer: Bytes| {
         let answer = Ok(DbAnswer::Batch(buffer));
-        !stop.is_set() && lanes.report_data(ShellEvent::Db { ticket, answer })
+        pace.take_one() && lanes.report_data(ShellEvent::Db { ticket, answer })
     };
     let read = batch::read_records(&db, file.id, selection, TRAVERSE_BATCH, emit);
     file.close(db);
@@ -201,6 +242,31 @@ mod tests {
         let value = file.open().unwrap().fetch(key.as_bytes()).unwrap()?;
         let (_, data) = RecordHeader::split(&value).unwrap();
         Some(String::from_utf8(data.to_vec()).unwrap())
+    }
+
+    #[test]
+    fn a_traverse_goes_so_far_ahead_and_no_farther() {
+        let pace = Pace::of(2);
+        let (taken, batches) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while pace.take_one() {
+                    taken.send(()).unwrap();
+                }
+                drop(taken);
+            });
+            for _ in 0..2 {
+                batches.recv().unwrap();
+            }
+            assert!(batches.recv_timeout(Duration::from_millis(50)).is_err());
+            pace.allow_one_more();
+            batches.recv().unwrap();
+            assert!(batches.recv_timeout(Duration::from_millis(50)).is_err());
+            pace.stop();
+            // A late permission does not make it go on.
+            pace.allow_one_more();
+        });
+        assert!(!pace.take_one());
     }
 
     #[test]

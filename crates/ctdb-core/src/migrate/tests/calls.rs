@@ -606,34 +606,7 @@ fn what_vacuuming_brings_home_is_deleted_if_it_never_had_data() {
 // Pinned records (5.1, 14).
 
 #[test]
-fn a_record_that_came_for_a_client_stays_for_a_moment() {
-    const HOLD: Duration = Duration::from_micros(300);
-    let mut node = Fixture::new(0);
-    node.migrator.grant_hold = HOLD;
-    let key = node.key(1);
-    node.client_says(7, 3, null(&key));
-    node.peer_says(from(1, 0x7fff_ff38, reply_dmaster(&key, 7, b"x")));
-    assert!(node.peer_says(req_call(1, 4, null(&key))).is_empty());
-    assert!(node.peer_says(req_call(2, 5, null(&key))).is_empty());
-    assert_eq!(
-        node.client_says(8, 6, null(&key)),
-        ["client 8 REPLY_CALL 0  #6"]
-    );
-
-    let due = node.migrator.poll_timeout().expect("two calls wait");
-    assert_eq!(due, node.now + HOLD);
-    node.now = due;
-    node.migrator.handle_timeout(&mut node.cluster, node.now);
-    let [first, second] = &node.run()[..] else {
-        panic!("both go on")
-    };
-    assert_eq!(first, "1 REQ_DMASTER 10@1 10000 x #4");
-    assert_eq!(second, "1 REQ_CALL 1 flags 1 hops 1 from 2 #5");
-    assert_eq!(node.migrator.poll_timeout().map(|at| at > due), Some(true));
-}
-
-#[test]
-fn a_record_that_nobody_came_for_is_not_pinned() {
+fn a_record_that_is_not_sticky_is_not_pinned() {
     let mut node = Fixture::new(0);
     let key = node.key(1);
     node.peer_says(from(1, 99, reply_dmaster(&key, 7, b"x")));
@@ -700,6 +673,31 @@ fn a_frozen_database_holds_jobs_until_the_thaw() {
         said[2],
         format!("1 REQ_CALL 1 flags 1 hops 0 from 0 {FIRST}"),
         "7 came last"
+    );
+}
+
+/// The record may well exist, and the lmaster by the old map knows where.
+#[test]
+fn a_lmaster_by_a_new_map_makes_no_record_up_before_the_database_is_recovered() {
+    let mut node = Fixture::new(0);
+    let key = node.key(0);
+    // One job is on its way to the shell when the map comes, the other is not.
+    node.client_call(7, 3, null(&key));
+    let new = Generation(6);
+    node.cluster.vnn_map.generation = new;
+    node.client_call(8, 4, null(&key));
+    assert!(node.run().is_empty());
+    assert_eq!(node.record(&key), "-");
+
+    node.database().freeze = Freeze::Frozen;
+    node.database().generation = new;
+    node.database().freeze = Freeze::None;
+    node.migrator.thawed(DB, &mut node.cluster, node.now);
+    let mut said = node.run();
+    said.sort();
+    assert_eq!(
+        said,
+        ["client 7 REPLY_CALL 0  #3", "client 8 REPLY_CALL 0  #4"]
     );
 }
 

@@ -7,7 +7,6 @@ use ctdb_proto::{CallId, DbFlags, RecordFlags};
 
 use super::fixture::{call, copy_call, header};
 use super::net::Net;
-use crate::migrate::pin::GRANT_HOLD;
 
 const NONE: RecordFlags = RecordFlags::empty();
 const WITH_DATA: RecordFlags = RecordFlags::MIGRATED_WITH_DATA;
@@ -22,7 +21,6 @@ fn fetch(net: &mut Net, me: u32, key: &Bytes) -> Vec<String> {
 }
 
 fn ask(net: &mut Net, me: u32, call: ctdb_proto::ReqCall) -> Vec<String> {
-    net.advance(GRANT_HOLD);
     net.log.clear();
     let answered = net.to_clients.len();
     net.node(me).client_call(7, 3, call);
