@@ -22,8 +22,8 @@ const RECORDS: usize = 1_000_000;
 
 /// By how many bytes a daemon may grow for a traverse. For the client 1 MiB waits and four batches
 /// of each of three nodes, 64 KiB of records each, that are twice as long as messages; the same on
-/// their way here, and the buffers are grown by doubling.
-const MEMORY: u64 = 16 << 20;
+/// their way here, and the buffers are grown by doubling. The allocator may keep as much again.
+const MEMORY: u64 = 32 << 20;
 
 /// Time without any progress after which a traverse is given up, in seconds.
 const TRAVERSE_TIMEOUT: u32 = 5;
