@@ -37,6 +37,19 @@ use std::time::Instant;
 /// Tests end with `?` where a failure needs no explanation of its own.
 pub type TestResult<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
+/// Waits for a future, in a thread that does nothing else.
+///
+/// # Panics
+///
+/// When there is no runtime to be had.
+pub fn in_runtime<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime needs only descriptors");
+    runtime.block_on(future)
+}
+
 /// Says where in its story a test is; shown when it fails, or with `--nocapture`.
 pub fn step(text: &str) {
     static START: OnceLock<Instant> = OnceLock::new();

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use ctdb_client::Client;
 use ctdb_e2e::{
-    Bulk, PeakMemory, TestCluster, TestResult, is_ours, reference_daemon, reference_tool, step,
-    tool,
+    Bulk, PeakMemory, TestCluster, TestResult, in_runtime, is_ours, reference_daemon,
+    reference_tool, step, tool,
 };
 use ctdb_proto::DbFlags;
 use ctdb_tools::local_cluster::{Node, command};
@@ -144,12 +144,4 @@ fn note(seen: &mut [bool], key: &[u8]) {
     let place = number.and_then(|number| seen.get_mut(number));
     let place = place.unwrap_or_else(|| panic!("{:?}", String::from_utf8_lossy(key)));
     assert!(!std::mem::replace(place, true), "{number:?} comes twice");
-}
-
-fn in_runtime<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime needs only descriptors");
-    runtime.block_on(future)
 }

@@ -17,7 +17,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ctdb_client::Client;
-use ctdb_e2e::{Bulk, TestCluster, TestResult, step};
+use ctdb_e2e::{Bulk, TestCluster, TestResult, in_runtime, step};
 use ctdb_proto::{DbFlags, RecordHeader};
 use ctdb_tools::local_cluster::{Node, wait_until};
 
@@ -207,12 +207,4 @@ impl Book {
         }
         Ok(())
     }
-}
-
-fn in_runtime<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime needs only descriptors");
-    runtime.block_on(future)
 }

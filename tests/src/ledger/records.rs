@@ -8,8 +8,8 @@ use ctdb_client::{Database, RecordError};
 use ctdb_proto::{DbFlags, Dest};
 
 use super::history::{Change, Durability, Findings, History, Outcome, Value};
-use super::writers::{Ledger, Writer, in_runtime};
-use crate::TestResult;
+use super::writers::{Ledger, Writer};
+use crate::{TestResult, in_runtime};
 
 /// A volatile database, and how it is worked on.
 #[derive(Clone, Debug)]

@@ -9,8 +9,8 @@ use ctdb_client::{Database, RecordError, Transaction, TransactionError};
 use ctdb_proto::{DB_SEQNUM_KEY, DbFlags};
 
 use super::history::{Change, Durability, Findings, History, Outcome, Value};
-use super::writers::{Ledger, Writer, in_runtime};
-use crate::TestResult;
+use super::writers::{Ledger, Writer};
+use crate::{TestResult, in_runtime};
 
 /// A database that is changed by transactions, and how it is worked on.
 #[derive(Clone, Debug)]

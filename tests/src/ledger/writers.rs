@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::records::RecordWriter;
 use super::transactions::TransactionWriter;
 use super::trouble::Outages;
-use crate::{TestCluster, TestResult};
+use crate::{TestCluster, TestResult, in_runtime};
 
 /// What all writers of a test share.
 #[derive(Debug)]
@@ -173,17 +173,4 @@ fn text(error: impl std::error::Error) -> String {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),
     }
-}
-
-/// Runs a future, and what it starts, in this thread.
-///
-/// # Panics
-///
-/// When there is no runtime to be had.
-pub(super) fn in_runtime<T>(future: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime needs only descriptors");
-    runtime.block_on(future)
 }
