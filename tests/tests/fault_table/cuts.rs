@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use ctdb_e2e::TestResult;
 
 use crate::deaths::sorted;
-use crate::stage::{Stage, Table};
+use crate::stage::{STABLE, Stage, Table, stays};
 
 pub(crate) fn follower_cut_off(table: &Table) -> TestResult {
     let stage = Stage::healthy(false)?;
@@ -121,38 +121,12 @@ pub(crate) fn one_way_cut(table: &Table) -> TestResult {
     )
 }
 
-/// Two of the nodes that reach each other are a cluster, and stay one, in the same generation.
+/// Two of the nodes are a cluster, and stay one, in the same generation.
 fn becomes_stable(table: &Table, stage: &Stage, fault: &'static str, begin: Instant) {
-    let pairs = [[0, 1], [0, 2], [1, 2]];
-    let mut since: Option<(Instant, [usize; 2], ctdb_proto::Generation)> = None;
-    let mut took = None;
-    while begin.elapsed() < LONG && took.is_none() {
-        let views = stage.watch.views();
-        let found = pairs.into_iter().find_map(|pair| {
-            let [a, b] = pair.map(|pnn| views[pnn].as_ref());
-            let (a, b) = (a?, b?);
-            let stable =
-                a.has_recovered(&pair) && b.has_recovered(&pair) && a.generation == b.generation;
-            stable.then_some((pair, a.generation))
-        });
-        since = match (since, found) {
-            (Some((at, pair, generation)), Some(now)) if now == (pair, generation) => {
-                if at.elapsed() >= STABLE {
-                    took = Some(at - begin);
-                }
-                Some((at, pair, generation))
-            }
-            (_, Some((pair, generation))) => Some((Instant::now(), pair, generation)),
-            (_, None) => None,
-        };
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    let pairs = [vec![0, 1], vec![0, 2], vec![1, 2]];
+    let took = stays(stage, &pairs, begin, STABLE);
     table.note(fault, "two recovered, and stable for 15 s", None, took);
 }
-
-/// The reference recovers every 11 to 13 s in such a network.
-const STABLE: Duration = Duration::from_secs(15);
-const LONG: Duration = Duration::from_secs(75);
 
 fn heal(table: &Table, stage: &Stage, fault: &'static str) -> TestResult {
     let begin = Instant::now();

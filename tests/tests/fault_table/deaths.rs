@@ -2,10 +2,10 @@
 
 use std::time::Instant;
 
-use ctdb_e2e::TestResult;
+use ctdb_e2e::{Network, TestCluster, TestResult, View, Watch, agree};
 use ctdb_tools::local_cluster::Signal;
 
-use crate::stage::{Stage, Table};
+use crate::stage::{LIMIT, Stage, Table};
 
 pub(crate) fn leader_killed(table: &Table) -> TestResult {
     kill_leader(table, false, "leader killed", [8.0, 8.06])
@@ -79,30 +79,23 @@ fn go_on(table: &Table, stage: &Stage, pnn: usize, fault: &'static str) {
 }
 
 pub(crate) fn one_node_missing_at_start(table: &Table) -> TestResult {
-    let network = ctdb_e2e::Network::new(3)?;
-    let mut cluster =
-        ctdb_e2e::TestCluster::create_in(&network, &ctdb_e2e::TestCluster::options())?;
-    let watch = ctdb_e2e::Watch::new(&cluster);
+    let network = Network::new(3)?;
+    let mut cluster = TestCluster::create_in(&network, &TestCluster::options())?;
+    let watch = Watch::new(&cluster);
+    let until_ok = |members: &[usize], begin| {
+        watch.until(members, begin, LIMIT, |views| {
+            agree(views) && views.iter().all(|view: &View| view.is_healthy(members))
+        })
+    };
     let begin = Instant::now();
     cluster.at_mut(0).start()?;
     cluster.at_mut(1).start()?;
-    let both = [0, 1];
-    let ok = |views: &[ctdb_e2e::View]| {
-        ctdb_e2e::agree(views) && views.iter().all(|view| view.is_healthy(&both))
-    };
-    let took = watch.until(&both, begin, crate::stage::LIMIT, ok);
+    let took = until_ok(&[0, 1], begin);
     table.note("start with one node missing", "the others OK", 11.0, took);
     let begin = Instant::now();
     cluster.at_mut(2).start()?;
-    let all = [0, 1, 2];
-    let ok = |views: &[ctdb_e2e::View]| {
-        ctdb_e2e::agree(views) && views.iter().all(|view| view.is_healthy(&all))
-    };
-    let took = watch.until(&all, begin, crate::stage::LIMIT, ok);
+    let took = until_ok(&[0, 1, 2], begin);
     table.note("the missing node is started", "all OK", 3.0, took);
-    drop(watch);
-    drop(cluster);
-    drop(network);
     Ok(())
 }
 

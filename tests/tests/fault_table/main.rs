@@ -5,9 +5,13 @@
 //! `CTDB_E2E_FAULTS=cut` runs only the stories with `cut` in their names; with
 //! `CTDB_E2E_CTDBD=/usr/sbin/ctdbd` the same happens to the reference, and nothing is expected.
 
+mod clock;
 mod cuts;
 mod deaths;
+mod disk;
+mod halves;
 mod lock;
+mod scripts;
 mod stage;
 
 use std::sync::Mutex;
@@ -20,6 +24,16 @@ use stage::Table;
 type Story = (&'static str, fn(&Table) -> TestResult);
 
 const STORIES: &[Story] = &[
+    ("persistent disk full", disk::persistent_disk_full),
+    ("recovered hangs", scripts::recovered_hangs),
+    ("volatile disk full", disk::volatile_disk_full),
+    (
+        "half without lock",
+        halves::half_without_lock_writes_nothing,
+    ),
+    ("half with lock", halves::half_with_lock_goes_on_alone),
+    ("clock steps back", clock::clock_steps_back),
+    ("clock steps forward", clock::clock_steps_forward),
     ("leader stopped", deaths::leader_stands_still),
     ("follower stopped", deaths::follower_stands_still),
     ("followers cut apart", cuts::followers_cut_apart),
@@ -38,12 +52,13 @@ const STORIES: &[Story] = &[
         "one node missing at start",
         deaths::one_node_missing_at_start,
     ),
+    ("lock held by another", lock::lock_held_by_another),
     ("lock file removed", lock::lock_file_removed),
     ("lock file replaced", lock::lock_file_replaced),
 ];
 
 /// They mostly wait.
-const AT_ONCE: usize = 5;
+const AT_ONCE: usize = 6;
 
 #[test]
 fn every_fault_ends_in_time() {

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use ctdb_e2e::{HEALTHY_LIMIT, Network, TestCluster, TestResult, View, Watch, agree};
+use ctdb_proto::Generation;
 use ctdb_tools::local_cluster::{Options, Signal};
 
 /// Longest time that is waited for anything: longer than the reference needs for the slowest.
@@ -94,6 +95,13 @@ impl Stage {
         })
     }
 
+    /// Whether all nodes say now that they are in one healthy cluster.
+    pub(crate) fn is_whole(&self) -> bool {
+        let all: Vec<usize> = (0..self.cluster.nodes().len()).collect();
+        let views: Option<Vec<View>> = self.watch.views().into_iter().collect();
+        views.is_some_and(|views| agree(&views) && views.iter().all(|view| view.is_healthy(&all)))
+    }
+
     /// A file in the folder of the cluster.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.layout().dir().join(name)
@@ -112,6 +120,51 @@ impl DerefMut for Stage {
     fn deref_mut(&mut self) -> &mut TestCluster {
         &mut self.cluster
     }
+}
+
+/// Until one of these groups is a cluster and stays one, in the same generation.
+pub(crate) fn stays(
+    stage: &Stage,
+    groups: &[Vec<usize>],
+    begin: Instant,
+    stable: Duration,
+) -> Option<Duration> {
+    let mut since: Option<(Instant, &Vec<usize>, Generation)> = None;
+    while begin.elapsed() < LONG + stable {
+        let views = stage.watch.views();
+        let found = groups.iter().find_map(|group| {
+            let views: Option<Vec<&View>> = group.iter().map(|&pnn| views[pnn].as_ref()).collect();
+            let views = views?;
+            let generation = views.first()?.generation;
+            let one = |view: &&View| view.has_recovered(group) && view.generation == generation;
+            views.iter().all(one).then_some((group, generation))
+        });
+        since = match (since, found) {
+            (Some((at, group, generation)), Some(now)) if now == (group, generation) => {
+                if at.elapsed() >= stable {
+                    return Some(at - begin);
+                }
+                Some((at, group, generation))
+            }
+            (_, Some((group, generation))) => Some((Instant::now(), group, generation)),
+            (_, None) => None,
+        };
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
+}
+
+/// The reference recovers every 11 to 13 s where two nodes do not reach each other.
+pub(crate) const STABLE: Duration = Duration::from_secs(15);
+const LONG: Duration = Duration::from_secs(75);
+
+/// The generation that each node is in: another one after each recovery.
+pub(crate) fn recoveries(stage: &Stage) -> Vec<Option<Generation>> {
+    let views = stage.watch.views();
+    views
+        .iter()
+        .map(|view| view.as_ref().map(|view| view.generation))
+        .collect()
 }
 
 /// Whom all follow, if it is the same and one of these nodes.
