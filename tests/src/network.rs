@@ -26,6 +26,9 @@ pub struct Network {
     nodes: usize,
 }
 
+/// Networks that were made.
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
 impl Network {
     /// Connects so many nodes.
     ///
@@ -34,7 +37,6 @@ impl Network {
     /// Without root.
     pub fn new(nodes: usize) -> TestResult<Self> {
         need_root("to make network namespaces");
-        static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let name = format!("ctdb{}-{number}-", std::process::id());
         let network = Self { name, nodes };

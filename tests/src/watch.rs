@@ -109,7 +109,7 @@ impl View {
 
     /// As [`View::has_recovered`], and each of them is `OK`.
     pub fn is_healthy(&self, members: &[usize]) -> bool {
-        let ok = |&pnn: &usize| self.flags.get(pnn).is_some_and(|flags| flags.is_empty());
+        let ok = |&pnn: &usize| self.flags.get(pnn).is_some_and(NodeFlags::is_empty);
         self.has_recovered(members) && members.iter().all(ok)
     }
 }

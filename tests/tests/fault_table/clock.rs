@@ -1,6 +1,7 @@
 //! The time of day of one node makes a step.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -49,7 +50,6 @@ fn step(table: &Table, seconds: i64, fault: &'static str, reference: f64) -> Tes
     let begin = Instant::now();
     let before = recoveries(&stage);
     // In place: the file is mapped.
-    use std::os::unix::fs::FileExt;
     let clock = fs::OpenOptions::new()
         .write(true)
         .open(stage.at(leader).base().join("clock"))?;

@@ -98,7 +98,7 @@ async fn commit(socket: &Path, bytes: usize) -> TestResult {
     let mut transaction = database.transaction().await?;
     for number in 0..bytes / RECORD {
         transaction
-            .store(number.to_ne_bytes().to_vec(), vec![7; RECORD])
+            .store(number.to_string(), vec![7; RECORD])
             .await?;
     }
     transaction.commit().await?;
@@ -112,7 +112,7 @@ async fn fill_database(socket: &Path) -> TestResult {
     let client = Client::connect(socket).await?;
     let database = client.attach(DATABASE, DbFlags::empty()).await?;
     for number in 0..100_u32 {
-        let mut record = database.fetch_lock(number.to_ne_bytes().to_vec()).await?;
+        let mut record = database.fetch_lock(number.to_string()).await?;
         record.store(vec![7; 1 << 20]).await?;
     }
     Ok(())

@@ -149,7 +149,7 @@ impl Shared {
             // A call that hangs is left alone: its record is elsewhere.
             let change = async {
                 let mut record = database.fetch_lock(key).await?;
-                record.store(number.to_ne_bytes().to_vec()).await?;
+                record.store(number.to_string()).await?;
                 TestResult::Ok(())
             };
             if tokio::time::timeout(Duration::from_secs(1), change)

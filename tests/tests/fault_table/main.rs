@@ -84,7 +84,7 @@ fn every_fault_ends_in_time() {
             });
         }
     });
-    table.show();
+    table.show().expect("standard error is open");
     let failed = failed.into_inner().unwrap();
     assert!(failed.is_empty(), "{failed:#?}");
     assert!(

@@ -1,5 +1,6 @@
 //! A cluster in a network of its own, and the table of what was measured.
 
+use std::io::{self, Write};
 use std::ops::{Deref, DerefMut};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard};
@@ -205,19 +206,21 @@ impl Table {
         });
     }
 
-    pub(crate) fn show(&self) {
-        println!("| fault | until | specification | measured |\n|---|---|---:|---:|");
+    /// Prints it, also when the test passes: the test runner holds back only what is printed by
+    /// `println!`.
+    pub(crate) fn show(&self) -> io::Result<()> {
+        let mut out = io::stderr();
+        writeln!(out, "| fault | until | specification | measured |")?;
+        writeln!(out, "|---|---|---:|---:|")?;
         let mut rows = self.rows();
         rows.sort_by_key(|row| row.fault);
         for row in rows.iter() {
-            let reference = row
-                .reference
-                .map_or("never".to_owned(), |s| format!("{s:.2} s"));
-            let took = row
-                .took
-                .map_or("never".to_owned(), |t| format!("{:.2} s", t.as_secs_f64()));
-            println!("| {} | {} | {reference} | {took} |", row.fault, row.what);
+            let reference = shown(row.reference);
+            let took = shown(row.took.map(|took| took.as_secs_f64()));
+            let (fault, what) = (row.fault, row.what);
+            writeln!(out, "| {fault} | {what} | {reference} | {took} |")?;
         }
+        Ok(())
     }
 
     /// What took longer than the reference needs, beyond what a busy machine adds.
@@ -237,6 +240,10 @@ impl Table {
     fn rows(&self) -> MutexGuard<'_, Vec<Row>> {
         self.0.lock().expect("nobody panics while holding it")
     }
+}
+
+fn shown(seconds: Option<f64>) -> String {
+    seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.2} s"))
 }
 
 /// Other stories run at the same time.
