@@ -14,8 +14,8 @@ use crate::recoverd::LOG;
 use crate::recoverd::outbox::Outbox;
 use crate::recoverd::view::View;
 
-/// Pause between two broadcasts of the leader.
-pub(crate) const BROADCAST_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest pause between two broadcasts of the leader.
+const BROADCAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What counts when a `LEADER` message is judged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -175,6 +175,11 @@ impl LeaderWatch {
         self.timeout
     }
 
+    /// Pause between two broadcasts: some may be late before the leader counts as silent.
+    pub(crate) fn broadcast_interval(&self) -> Duration {
+        BROADCAST_INTERVAL.min(self.timeout / 4)
+    }
+
     /// Since when no leader is known, if none is.
     pub(crate) fn none_since(&self) -> Option<Instant> {
         self.leader.is_none().then_some(self.none_since)
@@ -219,7 +224,7 @@ impl LeaderWatch {
 
     /// Says that this node leads.
     pub(crate) fn broadcast(&mut self, me: Pnn, out: &mut Outbox, now: Instant) {
-        self.broadcast_at = now + BROADCAST_INTERVAL;
+        self.broadcast_at = now + self.broadcast_interval();
         say(Some(me), out);
     }
 

@@ -181,6 +181,7 @@ impl Recoverd {
     pub fn new(config: RecoverdConfig, seed: u64, now: Instant, wall: Duration) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let election_rng = rng.fork();
+        let leader = LeaderWatch::new(config.leader_timeout, now);
         Self {
             clock: Clock { start: now, wall },
             rng,
@@ -188,8 +189,8 @@ impl Recoverd {
             history: History::default(),
             is_awake: false,
             seen: Seen::default(),
-            leader: LeaderWatch::new(config.leader_timeout, now),
-            opinions: Opinions::default(),
+            opinions: Opinions::new(leader.broadcast_interval()),
+            leader,
             election: Election::new(config.fast_start, wall, election_rng),
             lock: ClusterLock::new(config.cluster_lock.clone()),
             cold_start: ColdStart::new(now),

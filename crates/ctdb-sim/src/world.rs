@@ -341,6 +341,7 @@ impl World {
                 .cluster_lock
                 .then(|| "/simulated/lock".to_owned()),
             leader_timeout: Duration::from_secs(5),
+            keepalive_interval: None,
             failover_disabled: false,
             version: SambaVersion::new(4, 24),
             version_pinned: false,

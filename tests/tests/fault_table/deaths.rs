@@ -1,5 +1,7 @@
 //! Daemons that are killed, and daemons that stand still.
 
+use std::fs;
+use std::io::Write;
 use std::time::Instant;
 
 use ctdb_e2e::{Network, TestCluster, TestResult, View, Watch, agree};
@@ -59,6 +61,35 @@ pub(crate) fn leader_stands_still(table: &Table) -> TestResult {
     go_on(table, &stage, leader, "old leader continued");
     Ok(())
 }
+
+/// The time limits are those of a cluster whose network never stalls for half a second.
+pub(crate) fn leader_stands_still_shorter_limits(table: &Table) -> TestResult {
+    let mut options = TestCluster::options();
+    options.tunables.push(("KeepaliveLimit", 3));
+    let stage = Stage::healthy_with(&options, |cluster| {
+        for node in cluster.nodes() {
+            let conf = node.base().join("ctdb.conf");
+            let mut file = fs::OpenOptions::new().append(true).open(conf)?;
+            file.write_all(SHORTER_LIMITS)?;
+        }
+        Ok(())
+    })?;
+    let (leader, rest) = stage.roles();
+    let fault = "leader stopped by SIGSTOP, limits below a second";
+    let begin = Instant::now();
+    stage.signal(leader, Signal::SIGSTOP);
+    table.note(fault, "recovered", 1.0, stage.recovered(&rest, begin));
+    go_on(
+        table,
+        &stage,
+        leader,
+        "leader continued, limits below a second",
+    );
+    Ok(())
+}
+
+const SHORTER_LIMITS: &[u8] =
+    b"[cluster]\n\tleader timeout ms = 800\n\tkeepalive interval ms = 200\n";
 
 pub(crate) fn follower_stands_still(table: &Table) -> TestResult {
     let stage = Stage::healthy(false)?;

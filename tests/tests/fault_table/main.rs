@@ -35,6 +35,10 @@ const STORIES: &[Story] = &[
     ("clock steps back", clock::clock_steps_back),
     ("clock steps forward", clock::clock_steps_forward),
     ("leader stopped", deaths::leader_stands_still),
+    (
+        "leader stopped, shorter limits",
+        deaths::leader_stands_still_shorter_limits,
+    ),
     ("follower stopped", deaths::follower_stands_still),
     ("followers cut apart", cuts::followers_cut_apart),
     (

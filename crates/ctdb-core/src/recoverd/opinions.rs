@@ -23,18 +23,18 @@ use std::time::{Duration, Instant};
 use ctdb_proto::{LeaderOpinion, Message, Pnn};
 
 use crate::explain::ElectionReason;
-use crate::leader::BROADCAST_INTERVAL;
 use crate::recoverd::outbox::Outbox;
 use crate::recoverd::view::View;
 
 /// How long to wait for answers.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
-/// Who has heard the leader so lately hears it: it speaks once a second.
-const LATELY: Duration = Duration::from_millis(2500);
-
 /// What has become of a leader that is not heard here.
-#[derive(Debug, Default)]
-pub(crate) struct Opinions(State);
+#[derive(Debug)]
+pub(crate) struct Opinions {
+    state: State,
+    /// How often a leader speaks.
+    interval: Duration,
+}
 
 #[derive(Debug, Default)]
 enum State {
@@ -68,14 +68,22 @@ pub(crate) enum Advice {
 }
 
 impl Opinions {
+    /// `interval`: how often a leader speaks.
+    pub(crate) fn new(interval: Duration) -> Self {
+        Self {
+            state: State::Idle,
+            interval,
+        }
+    }
+
     /// Whether nobody is missed.
     pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.0, State::Idle)
+        matches!(self.state, State::Idle)
     }
 
     /// The leader that others hear and this node does not.
     pub(crate) fn cut_off_from(&self) -> Option<Pnn> {
-        match self.0 {
+        match self.state {
             State::Asking {
                 missed,
                 again: true,
@@ -88,7 +96,7 @@ impl Opinions {
 
     /// A leader is heard, or an election has begun.
     pub(crate) fn forget(&mut self) {
-        self.0 = State::Idle;
+        self.state = State::Idle;
     }
 
     /// The leader is missed: asks all who could hear it.
@@ -103,13 +111,13 @@ impl Opinions {
         let again = self.cut_off_from().is_some();
         let waiting: BTreeSet<Pnn> = view.active_peers().filter(|pnn| *pnn != missed).collect();
         if waiting.is_empty() {
-            self.0 = State::Idle;
+            self.state = State::Idle;
             return Advice::Elect(reason);
         }
         for pnn in &waiting {
             out.message(*pnn, &Message::LeaderQuery(missed));
         }
-        self.0 = State::Asking {
+        self.state = State::Asking {
             missed,
             reason,
             waiting,
@@ -133,7 +141,7 @@ impl Opinions {
             waiting,
             again,
             ..
-        } = &mut self.0
+        } = &mut self.state
         else {
             return Advice::Wait;
         };
@@ -143,12 +151,13 @@ impl Opinions {
         let ago = Duration::from_millis(opinion.heard_ago_ms.into());
         if let Some(leader) = opinion.leader
             && leader != me
-            && ago < LATELY
+            // It was heard so lately that it is heard.
+            && ago < self.interval.mul_f32(2.5)
         {
             let known = *again && leader == *missed;
-            self.0 = State::CutOff {
+            self.state = State::CutOff {
                 missed: leader,
-                ask_at: now + BROADCAST_INTERVAL,
+                ask_at: now + self.interval,
             };
             let witness = from;
             return if known {
@@ -159,7 +168,7 @@ impl Opinions {
         }
         let reason = *reason;
         if waiting.is_empty() {
-            self.0 = State::Idle;
+            self.state = State::Idle;
             return Advice::Elect(reason);
         }
         Advice::Wait
@@ -167,9 +176,9 @@ impl Opinions {
 
     /// Nobody may answer; and who has heard the leader may not hear it any more.
     pub(crate) fn on_timeout(&mut self, view: &View<'_>, out: &mut Outbox, now: Instant) -> Advice {
-        match self.0 {
+        match self.state {
             State::Asking { ends, reason, .. } if now >= ends => {
-                self.0 = State::Idle;
+                self.state = State::Idle;
                 Advice::Elect(reason)
             }
             State::CutOff { missed, ask_at } if now >= ask_at => {
@@ -181,7 +190,7 @@ impl Opinions {
 
     /// When to look again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        match self.0 {
+        match self.state {
             State::Idle => None,
             State::Asking { ends, .. } => Some(ends),
             State::CutOff { ask_at, .. } => Some(ask_at),
@@ -205,6 +214,7 @@ mod tests {
     use super::*;
     use crate::recoverd::tests::{FakeNode, epoch, pnn};
 
+    const INTERVAL: Duration = Duration::from_secs(1);
     const REASON: ElectionReason = ElectionReason::LeaderSilent;
 
     fn hears(leader: Option<u32>, heard_ago_ms: u32) -> LeaderOpinion {
@@ -216,7 +226,7 @@ mod tests {
 
     /// Node 2 of four misses node 0.
     fn asked() -> (Opinions, FakeNode, Outbox) {
-        let (mut opinions, node) = (Opinions::default(), FakeNode::new(2, 4));
+        let (mut opinions, node) = (Opinions::new(INTERVAL), FakeNode::new(2, 4));
         let mut out = Outbox::default();
         let advice = opinions.ask(pnn(0), REASON, &node.view(), &mut out, epoch());
         assert_eq!(advice, Advice::Wait);
@@ -257,12 +267,12 @@ mod tests {
     fn who_is_cut_off_asks_again_and_says_so_once() {
         let (mut opinions, node, mut out) = asked();
         opinions.on_opinion(pnn(3), hears(Some(0), 800), pnn(2), epoch());
-        let later = epoch() + BROADCAST_INTERVAL;
+        let later = epoch() + INTERVAL;
         let advice = opinions.on_timeout(&node.view(), &mut out, later);
         assert_eq!(advice, Advice::Wait);
         let advice = opinions.on_opinion(pnn(3), hears(Some(0), 800), pnn(2), later);
         assert_eq!(advice, Advice::Wait, "known already");
-        opinions.on_timeout(&node.view(), &mut out, later + BROADCAST_INTERVAL);
+        opinions.on_timeout(&node.view(), &mut out, later + INTERVAL);
         for from in [1, 3] {
             opinions.on_opinion(pnn(from), hears(None, 0), pnn(2), later);
         }
@@ -271,7 +281,7 @@ mod tests {
 
     #[test]
     fn with_nobody_to_ask_the_election_comes_at_once() {
-        let (mut opinions, node) = (Opinions::default(), FakeNode::new(1, 2));
+        let (mut opinions, node) = (Opinions::new(INTERVAL), FakeNode::new(1, 2));
         let advice = opinions.ask(
             pnn(0),
             REASON,
