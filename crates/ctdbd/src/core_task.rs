@@ -261,10 +261,7 @@ impl CoreTask {
                     now,
                 );
             }
-            Signal::ReopenLog => match self.surroundings.log.reopen() {
-                Ok(()) => info!("Reopened logs"),
-                Err(error) => warn!("Failed to reopen logs: {error}"),
-            },
+            Signal::ReopenLog => self.surroundings.log.reopen(),
         }
     }
 
