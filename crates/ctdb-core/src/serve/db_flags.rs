@@ -1,4 +1,4 @@
-//! READONLY and STICKY of a database: set by an operator on all nodes, and not part of an attach
+//! READONLY and STICKY of a database: an operator sets them on each node, and they are not part of an attach
 //! (data-plane.md 1.8).
 //!
 //! They live in memory, so a node that starts has lost them. It takes them over from any node that
