@@ -273,7 +273,7 @@ async fn records(asker: &Asker) -> TestResult {
 /// The text is for people, and says something else each time.
 fn memory(cluster: &TestCluster) {
     for command in ["dumpmemory", "rddumpmemory"] {
-        let text = cluster.ctdb(0, &[command]);
+        let text = cluster.ctdb(0, &[command, "a word that is ignored"]);
         assert!(text.lines().count() > 1, "{command}: {text:?}");
     }
     let statistics = cluster.ctdb(0, &["statistics"]);

@@ -58,8 +58,6 @@ runstate foobar
 getcapabilities
 -X getcapabilities
 getcapabilities -n 1
-dumpmemory foo
-rddumpmemory foo
 listvars
 listvars x
 getvar monitorinterval

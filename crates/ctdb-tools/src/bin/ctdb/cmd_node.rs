@@ -22,15 +22,15 @@ pub(crate) async fn getpid(context: &Context) -> Outcome {
     print(&format!("{pid}\n")).map(|()| 0)
 }
 
+/// More words are ignored, as by the original.
 pub(crate) async fn dumpmemory(context: &Context) -> Outcome {
-    context.arguments.expect_count(0..=0)?;
     let text = context.target().dump_memory().await?;
     print_bytes(&text).map(|()| 0)
 }
 
-/// Asks the recovery daemon of a node, and waits for its answer as long as `-T` allows.
+/// Asks the recovery daemon of a node, and waits for its answer as long as `-T` allows. More words
+/// are ignored.
 pub(crate) async fn rddumpmemory(context: &mut Context) -> Outcome {
-    context.arguments.expect_count(0..=0)?;
     let mut replies = context.reply_subscription().await?;
     let question = SrvidMessage {
         pnn: Some(context.local),
