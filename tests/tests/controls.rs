@@ -26,6 +26,7 @@ fn controls_of_the_data_plane_have_their_statuses() -> TestResult {
         attaching(&asker).await?;
         databases(&asker).await?;
         records(&asker).await?;
+        memory(&cluster);
         registrations(&asker, &Asker::connect(&cluster).await?).await;
         processes(&asker, &cluster).await
     })
@@ -267,6 +268,19 @@ async fn records(asker: &Asker) -> TestResult {
         .await?;
     step("records");
     Ok(())
+}
+
+/// The text is for people, and says something else each time.
+fn memory(cluster: &TestCluster) {
+    for command in ["dumpmemory", "rddumpmemory"] {
+        let text = cluster.ctdb(0, &[command, "a word that is ignored"]);
+        assert!(text.lines().count() > 1, "{command}: {text:?}");
+    }
+    let statistics = cluster.ctdb(0, &["statistics"]);
+    let used = statistics.lines().find(|line| line.contains("memory_used"));
+    let number = used.and_then(|line| line.split_whitespace().last()?.parse::<u32>().ok());
+    assert!(number.is_some_and(|bytes| bytes > 10_000), "{used:?}");
+    step("use of memory");
 }
 
 async fn registrations(asker: &Asker, other: &Asker) {

@@ -184,6 +184,19 @@ impl Node {
         self.migrator.thawed(db, &mut self.cluster, now);
     }
 
+    /// The lock was lost: records may change that a recovery has read already. So that recovery must
+    /// not come to its end, and another one has to follow. The original crashes.
+    pub(crate) fn freeze_lost(&mut self, db: DbId, now: Instant) {
+        let Some(database) = self.cluster.databases.get(&db).filter(|db| db.is_frozen()) else {
+            return;
+        };
+        tracing::error!("The lock of the frozen db {} was lost", database.name);
+        self.cluster
+            .force_recovery("the lock of a frozen database was lost");
+        self.thaw(db, now);
+        self.wake_recoverd(now);
+    }
+
     /// Part of `SET_RECMODE` NORMAL when everything was frozen through FREEZE.
     pub(crate) fn thaw_all_if_frozen(&mut self, now: Instant) {
         if !std::mem::take(&mut self.freezes.frozen_all) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use ctdb_proto::{ClientId, Packet, Pnn};
+use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 
 use crate::cluster_lock::ClusterLockEvent;
 use crate::effect::{DbAnswer, EventOutcome, Ticket};
@@ -31,6 +31,8 @@ pub enum Input {
         ticket: Ticket,
         answer: Result<DbAnswer, DbFailure>,
     },
+    /// The lock of a frozen database is gone although nobody has thawed it.
+    FreezeLost(DbId),
     /// Answer to `Effect::RunEvent`.
     EventDone {
         ticket: Ticket,

@@ -67,6 +67,8 @@ pub struct Node {
     /// The ban that runs on this node.
     pub(crate) ban: Option<Ban>,
     pub(crate) debug_level: i32,
+    /// Bytes on the heap, as the shell has told lately.
+    pub(crate) memory_used: usize,
     pub(crate) stopped: bool,
 }
 
@@ -117,6 +119,7 @@ impl Node {
             stat_history: StatHistory::new(Times::to_wire(config.started)),
             ban: None,
             debug_level: config.debug_level,
+            memory_used: 0,
             stopped: false,
             config,
         };
@@ -140,6 +143,7 @@ impl Node {
             Input::ClientGone(client) => self.client_gone(client),
             Input::ClientHasRoom(ticket) => self.client_has_room(ticket, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
+            Input::FreezeLost(db) => self.freeze_lost(db, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
             Input::ClusterLock {
                 attempt,
@@ -213,6 +217,11 @@ impl Node {
         self.migrator
             .abandon(verdict, reason, &mut self.cluster, now);
         self.settle(now);
+    }
+
+    /// How much memory the process uses now; it shows in the statistics.
+    pub fn note_memory_used(&mut self, bytes: usize) {
+        self.memory_used = bytes;
     }
 
     /// The number of this node.

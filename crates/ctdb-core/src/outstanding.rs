@@ -22,6 +22,8 @@ pub(crate) enum Asker {
     LeadersLock(Ticket),
     /// The record path: revokes and vacuuming.
     Records(Ticket),
+    /// `GET_DBMAP` after a recovery: which flags databases have elsewhere.
+    DbFlags,
     /// This node's share of a traverse: its client has room for more.
     Traverse(Ticket),
 }

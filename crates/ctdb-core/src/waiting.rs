@@ -38,7 +38,7 @@ pub(crate) enum Waiting {
     /// Databases found at the start are attached, then frozen.
     StartAttach,
     Attach {
-        callers: Vec<Caller>,
+        callers: Vec<crate::serve::attach::Attacher>,
         db: DbId,
         name: String,
         flags: DbFlags,

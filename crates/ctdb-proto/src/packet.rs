@@ -48,6 +48,11 @@ impl Packet {
         })
     }
 
+    /// Bytes of the packet without padding. More than `u32::MAX - 8` cannot be encoded.
+    pub fn wire_len(&self) -> usize {
+        HEADER_LEN + self.body.len()
+    }
+
     /// The packet as bytes, in one allocation.
     pub fn encode(&self, padding: Padding) -> Bytes {
         let mut out = BytesMut::new();
@@ -58,7 +63,7 @@ impl Packet {
     /// Appends the packet to `out`, which grows at most once.
     pub fn encode_into(&self, out: &mut BytesMut, padding: Padding) {
         let operation = self.body.operation();
-        let exact = HEADER_LEN + self.body.len();
+        let exact = self.wire_len();
         let length = padding.apply(operation, exact);
         out.reserve(length);
         to_u32(length).encode(out);

@@ -243,6 +243,9 @@ impl<'a> Iterator for RecBufferIter<'a> {
     }
 }
 
+/// What the 4 GiB of a packet leave for a batch: there is some header and padding as well.
+const MAX_WIRE_LEN: usize = to_usize(u32::MAX) - 256;
+
 /// Puts a batch together.
 #[derive(Clone, Debug)]
 pub struct RecBufferBuilder {
@@ -262,6 +265,16 @@ impl RecBufferBuilder {
     pub fn push_record(&mut self, reqid: ReqId, key: &[u8], header: &RecordHeader, data: &[u8]) {
         self.count += 1;
         put_record(&mut self.records, reqid, key, &[&header.to_bytes(), data]);
+    }
+
+    /// Whether a packet can carry the batch with one more record of this size. One alone can always
+    /// be carried: a TDB file, too, ends at 4 GiB.
+    pub fn has_room_for(&self, key_len: usize, value_len: usize) -> bool {
+        let with_it = [RecData::MIN_LEN, key_len, value_len];
+        let len = with_it
+            .iter()
+            .fold(self.wire_len(), |sum, part| sum.saturating_add(*part));
+        self.count == 0 || len <= MAX_WIRE_LEN
     }
 
     /// Number of records so far.
@@ -342,6 +355,19 @@ mod tests {
         };
         builder.push_record(ReqId(2), b"k", &header, b"data");
         builder.finish()
+    }
+
+    #[test]
+    fn a_batch_is_closed_before_no_packet_can_carry_it() {
+        let whole_file = to_usize(u32::MAX) - 200;
+        let mut batch = RecBuffer::builder(DbId(7));
+        assert!(batch.has_room_for(4, whole_file), "one alone");
+        batch.push(ReqId(0), b"key", &[0; 1000]);
+        assert!(batch.has_room_for(4, 1000));
+        assert!(batch.has_room_for(4, whole_file - 1200));
+        assert!(!batch.has_room_for(4, whole_file - 1000));
+        assert!(!batch.has_room_for(4, whole_file));
+        assert!(!batch.has_room_for(usize::MAX, usize::MAX));
     }
 
     #[test]

@@ -58,9 +58,26 @@ pub fn release_unused_memory() {
     raw::trim_malloc();
 }
 
+/// Bytes on the heap that are in use. Files that are mapped do not count.
+pub fn memory_used() -> usize {
+    raw::malloc_in_use()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn memory_that_is_taken_counts_as_used() {
+        const MUCH: usize = 64 * 1024 * 1024;
+        let before = memory_used();
+        let taken = std::hint::black_box(vec![1_u8; MUCH]);
+        let grown = memory_used().saturating_sub(before);
+        assert!(grown > MUCH / 2, "{grown} of {}", taken.len());
+        drop(taken);
+        let kept = memory_used().saturating_sub(before);
+        assert!(kept < MUCH / 2, "{kept}");
+    }
 
     #[test]
     fn a_process_with_threads_does_not_fork() {

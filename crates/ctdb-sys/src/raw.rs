@@ -60,6 +60,13 @@ pub(crate) fn set_malloc_arenas(count: i32) {
     unsafe { libc::mallopt(libc::M_ARENA_MAX, count) };
 }
 
+/// Bytes that the allocator has handed out.
+pub(crate) fn malloc_in_use() -> usize {
+    // SAFETY: no preconditions.
+    let info = unsafe { libc::mallinfo2() };
+    info.uordblks.saturating_add(info.hblkhd)
+}
+
 /// Gives unused heap memory back to the system.
 pub(crate) fn trim_malloc() {
     // SAFETY: no preconditions.

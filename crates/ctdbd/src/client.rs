@@ -14,6 +14,7 @@ use crate::connection::{Backlog, Incoming, Outgoing, OwnedTask, ReadEnd};
 use crate::event::ShellEvent;
 use crate::lanes::{ClientOrder, Lane, Lanes};
 use crate::socket::Socket;
+use crate::unanswered::Unanswered;
 
 /// Bytes that may wait for a client that does not read. It is disconnected when there are more.
 const QUEUE_LIMIT: usize = 128 * 1024 * 1024;
@@ -39,6 +40,7 @@ pub(crate) struct Clients {
 
 struct Client {
     out: Outgoing,
+    unanswered: Unanswered,
     is_dirty: bool,
     _reader: OwnedTask,
 }
@@ -64,7 +66,9 @@ impl Clients {
         };
         let name = format!("client {id}");
         let incoming = Incoming::new(socket.clone(), Transport::Unix, name);
-        let reader = tokio::spawn(read_client(id, incoming, self.lanes.clone()));
+        let unanswered = Unanswered::default();
+        let reader = read_client(id, incoming, unanswered.clone(), self.lanes.clone());
+        let reader = tokio::spawn(reader);
         let lanes = self.lanes.clone();
         let lost = move |error: io::Error| {
             debug!(client = %id, "cannot write: {error}");
@@ -75,6 +79,7 @@ impl Clients {
             id,
             Client {
                 out,
+                unanswered,
                 is_dirty: false,
                 _reader: OwnedTask(reader),
             },
@@ -107,6 +112,7 @@ impl Clients {
             error!(client = %id, "more than {QUEUE_LIMIT} bytes wait for the client, closing it");
             return Some(id);
         }
+        client.unanswered.answered(packet);
         client.out.push(packet);
         if !client.is_dirty {
             client.is_dirty = true;
@@ -161,11 +167,24 @@ impl Clients {
     }
 }
 
-async fn read_client(client: ClientId, mut incoming: Incoming, lanes: Lanes) {
+async fn read_client(
+    client: ClientId,
+    mut incoming: Incoming,
+    unanswered: Unanswered,
+    lanes: Lanes,
+) {
     let order = ClientOrder::default();
+    let mut has_asked_much = false;
     loop {
+        if unanswered.is_full() {
+            if !std::mem::replace(&mut has_asked_much, true) {
+                warn!(%client, "many requests are not answered yet, reading more of them later");
+            }
+            unanswered.room(|| incoming.is_hung_up()).await;
+        }
         match incoming.next().await {
             Ok(packet) => {
+                unanswered.asked(&packet);
                 let (lane, place) = order.place(&packet);
                 let event = ShellEvent::ClientPacket {
                     client,

@@ -15,12 +15,15 @@ use bytes::{Buf, BytesMut};
 use ctdb_proto::{FrameError, FrameReader, Packet, Padding, Transport};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::socket::Socket;
 
 /// A queue that has grown beyond this gives its memory back when it is empty.
 const KEEP_CAPACITY: usize = 64 * 1024;
+
+/// What the length field of a packet can tell, with padding.
+const LONGEST: usize = u32::MAX as usize - 8;
 
 /// Why no more packets come from a connection.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,11 @@ impl Incoming {
             transport,
             name,
         }
+    }
+
+    /// Whether the other end has closed the connection, also if that was not read yet.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        self.socket.is_hung_up()
     }
 
     /// The next packet. Packets that make no sense are dropped, with a line in the log, where the
@@ -154,7 +162,12 @@ impl Outgoing {
     }
 
     /// Queues a packet. Nothing is sent before [`Self::flush`].
+    ///
+    /// A packet that is longer than packets can be is a fault of ours, and not worth the daemon.
     pub(crate) fn push(&self, packet: &Packet) {
+        if packet.wire_len() > LONGEST {
+            return error!("a packet of {} bytes cannot be sent", packet.wire_len());
+        }
         let mut queue = self.shared.lock();
         let before = queue.bytes.len();
         packet.encode_into(&mut queue.bytes, Padding::Daemon);

@@ -16,6 +16,7 @@ use std::time::Instant;
 use ctdb_conf::{LogLevel, Tunable};
 use ctdb_core::{ClusterLockEvent, Effect, Input, Node, Notification};
 use ctdb_proto::{ClientId, Packet, Pnn};
+use ctdb_sys::process::memory_used;
 use tokio::net::{TcpListener, UnixListener};
 use tracing::{error, info, warn};
 
@@ -169,6 +170,11 @@ impl CoreTask {
                 self.databases.note_answer(ticket, &answer);
                 self.node.handle(Input::Db { ticket, answer }, now);
             }
+            ShellEvent::FreezeLost { ticket, db } => {
+                if self.databases.freeze_lost(ticket, db) {
+                    self.node.handle(Input::FreezeLost(db), now);
+                }
+            }
             ShellEvent::Thawed { ticket, db } => {
                 self.load.was_busy = true;
                 self.databases.thawed(&mut self.node, db, now);
@@ -194,6 +200,7 @@ impl CoreTask {
         for wait in self.databases.report_long_waits(now) {
             self.debug_locks(&wait);
         }
+        self.node.note_memory_used(memory_used());
         let is_quiet = std::mem::take(&mut self.load.events) < QUIET_LIMIT;
         if !is_quiet {
             self.load.was_busy = true;
@@ -261,10 +268,7 @@ impl CoreTask {
                     now,
                 );
             }
-            Signal::ReopenLog => match self.surroundings.log.reopen() {
-                Ok(()) => info!("Reopened logs"),
-                Err(error) => warn!("Failed to reopen logs: {error}"),
-            },
+            Signal::ReopenLog => self.surroundings.log.reopen(),
         }
     }
 

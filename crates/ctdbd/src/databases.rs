@@ -338,6 +338,13 @@ impl Databases {
         }
     }
 
+    /// The thread of this freeze has failed. False if it was to end anyway.
+    pub(crate) fn freeze_lost(&mut self, ticket: Ticket, db: DbId) -> bool {
+        let database = self.open.get_mut(&db);
+        let lost = database.and_then(|db| db.freezer.take_if(|freezer| freezer.is(ticket)));
+        lost.is_some()
+    }
+
     /// The lock over all records has been released: the jobs that came meanwhile are done.
     pub(crate) fn thawed(&mut self, node: &mut Node, db: DbId, now: Instant) {
         let held_back = self

@@ -68,6 +68,11 @@ pub(crate) enum ShellEvent {
         ticket: Ticket,
         answer: Result<DbAnswer, DbFailure>,
     },
+    /// The thread of this freeze has failed, and its lock is gone.
+    FreezeLost {
+        ticket: Ticket,
+        db: DbId,
+    },
     /// A frozen database can be used again.
     Thawed {
         ticket: Ticket,

@@ -1,7 +1,8 @@
 //! The log of the daemon: where lines go, how they look, which are left out (config.md 5).
 //!
 //! Everything in the project logs through `tracing`. Here an event becomes one line of text, its
-//! fields behind the message as `name=value`; [`sink`] puts the header in front and writes it.
+//! fields behind the message as `name=value`; [`lines`] queues it for a thread, [`sink`] puts the
+//! header in front and writes it.
 //!
 //! | `tracing` | level of CTDB  |
 //! |-----------|----------------|
@@ -12,12 +13,14 @@
 //!
 //! INFO, between the last two, shows what NOTICE shows.
 
+mod lines;
 mod sink;
 
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use ctdb_conf::{LogLevel, LogLocation, Paths};
 use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
@@ -28,32 +31,33 @@ use tracing_subscriber::registry::{LookupSpan, Registry};
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use lines::Lines;
 use sink::Sink;
 
 /// Handle on the log of this process, for what may change while it runs.
 #[derive(Clone)]
 pub(crate) struct Log {
-    sink: Arc<Mutex<Sink>>,
+    lines: Arc<Lines>,
     filter: reload::Handle<LevelFilter, Registry>,
 }
 
 impl Log {
     /// Opens the log. From now on every `tracing` event of this process goes there.
     pub(crate) fn start(location: &LogLocation, level: LogLevel, host: String) -> io::Result<Self> {
-        let sink = Arc::new(Mutex::new(Sink::open(location, host)?));
+        let lines = Arc::new(Lines::new(Sink::open(location, host)?));
         let (filter, handle) = reload::Layer::new(filter(level));
-        let lines = tracing_subscriber::fmt::layer()
+        let layer = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .event_format(LineFormat)
-            .with_writer(LineWriter(Arc::clone(&sink)));
+            .with_writer(LineWriter(Arc::clone(&lines)));
         tracing_subscriber::registry()
             .with(filter)
-            .with(lines)
+            .with(layer)
             .try_init()
             .map_err(io::Error::other)?;
         log_panics();
         Ok(Self {
-            sink,
+            lines,
             filter: handle,
         })
     }
@@ -64,10 +68,21 @@ impl Log {
         let _ = self.filter.modify(|current| *current = filter(level));
     }
 
-    /// Opens the file again under its name, after a log rotation has moved it. The old one stays
-    /// in use when that fails.
-    pub(crate) fn reopen(&self) -> io::Result<()> {
-        lock(&self.sink).reopen()
+    /// Has a thread write from now on, so that nobody waits for the log. To be called when the
+    /// process does not fork any more.
+    pub(crate) fn write_in_thread(&self) -> io::Result<()> {
+        self.lines.write_in_thread()
+    }
+
+    /// Opens the file again under its name, after a log rotation has moved it, and says so. The old
+    /// one stays in use when that fails.
+    pub(crate) fn reopen(&self) {
+        self.lines.reopen();
+    }
+
+    /// Waits until all is written that was said, but no longer than `limit`.
+    pub(crate) fn flush(&self, limit: Duration) {
+        self.lines.flush(limit);
     }
 }
 
@@ -154,10 +169,10 @@ where
 }
 
 /// Hands whole lines to the sink.
-struct LineWriter(Arc<Mutex<Sink>>);
+struct LineWriter(Arc<Lines>);
 
 struct LevelWriter<'a> {
-    sink: &'a Mutex<Sink>,
+    lines: &'a Lines,
     level: LogLevel,
 }
 
@@ -166,14 +181,14 @@ impl<'a> MakeWriter<'a> for LineWriter {
 
     fn make_writer(&'a self) -> Self::Writer {
         LevelWriter {
-            sink: &self.0,
+            lines: &self.0,
             level: LogLevel::ERROR,
         }
     }
 
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
         LevelWriter {
-            sink: &self.0,
+            lines: &self.0,
             level: level_of(*meta.level()),
         }
     }
@@ -181,18 +196,13 @@ impl<'a> MakeWriter<'a> for LineWriter {
 
 impl Write for LevelWriter<'_> {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        lock(self.sink).write_line(self.level, text);
+        self.lines.add(self.level, text);
         Ok(text.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A panic while a line was written leaves nothing behind that the next line could trip over.
-fn lock(sink: &Mutex<Sink>) -> std::sync::MutexGuard<'_, Sink> {
-    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -214,7 +224,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let location = LogLocation::File(path.clone());
-        let sink = Arc::new(Mutex::new(Sink::open(&location, "node.7".into()).unwrap()));
+        let sink = Arc::new(Lines::new(Sink::open(&location, "node.7".into()).unwrap()));
         let lines = tracing_subscriber::fmt::layer()
             .with_ansi(false)
             .event_format(LineFormat)

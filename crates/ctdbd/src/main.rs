@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`start`], [`settings`], [`arguments`], [`background`], [`pid_file`], [`listen`] | the start |
 //! | [`core_task`], [`event`], [`lanes`] | the loop around the node, and the ways into it |
-//! | [`socket`], [`connection`], [`peer`], [`client`] | sockets |
+//! | [`socket`], [`connection`], [`peer`], [`client`], [`unanswered`] | sockets |
 //! | [`database`], [`databases`], [`threads`] | TDB files, and the threads that wait for them |
 //! | [`children`], [`scripts`], [`cluster_lock`] | child processes |
 //! | [`log`], [`signals`] | the log; what the daemon is told from outside |
@@ -34,6 +34,7 @@ mod signals;
 mod socket;
 mod start;
 mod threads;
+mod unanswered;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

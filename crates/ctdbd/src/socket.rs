@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -65,6 +66,15 @@ impl Socket {
                 result => return result,
             }
         }
+    }
+
+    /// Whether the other end has closed the connection for both directions.
+    pub(crate) fn is_hung_up(&self) -> bool {
+        let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let looked = poll(&mut fds, PollTimeout::ZERO);
+        let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let found = fds[0].revents().unwrap_or(PollFlags::empty());
+        looked.is_ok() && found.intersects(gone)
     }
 
     /// Writes what the socket has room for; `None` if it has none.

@@ -43,6 +43,9 @@ const HEAPS: u16 = 2;
 /// Files that the daemon would like to be able to open: one for each client, and some.
 const OPEN_FILES: u64 = 65_536;
 
+/// How long the end of the daemon waits for a log that is stuck.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+
 /// Why the daemon did not start, or ended with an error.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StartError {
@@ -103,11 +106,13 @@ pub(crate) fn run(interactive: bool) -> Result<(), StartError> {
         }
     })?;
     // From here on an error belongs into the log too.
-    start(&settings, log, interactive).inspect_err(|failure| {
+    let ended = start(&settings, log.clone(), interactive).inspect_err(|failure| {
         if !interactive {
             error!("{failure}");
         }
-    })
+    });
+    log.flush(LAST_WORDS_LIMIT);
+    ended
 }
 
 fn start(settings: &Settings, log: Log, interactive: bool) -> Result<(), StartError> {
@@ -140,6 +145,8 @@ fn start(settings: &Settings, log: Log, interactive: bool) -> Result<(), StartEr
         Ok(limit) => warn!("no more than {limit} files can be open: each client needs one"),
         Err(error) => warn!("cannot find out how many files can be open: {error}"),
     }
+    // There is no fork from here on.
+    log.write_in_thread()?;
     let daemon = Daemon::prepare(&node_settings)?;
     let exit = daemon.run(node_settings, log, ready)?;
     info!("CTDB daemon shutting down");

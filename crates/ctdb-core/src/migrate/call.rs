@@ -116,9 +116,6 @@ pub(super) fn peer_call(view: View<'_>, mut call: PeerCall, record: Option<Recor
         return readonly::delegate(view, draft, call.requester, call.header.reqid);
     }
     draft.notes.hops = Some(call.call.hopcount);
-    if view.db.commit.is_some() {
-        return view.leave(Then::Drop);
-    }
     give_away(view, draft, call.requester, call.header.reqid)
 }
 

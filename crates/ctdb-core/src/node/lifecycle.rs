@@ -387,6 +387,7 @@ impl Node {
         } else {
             tracing::error!("Recovery has finished");
             self.end_open_commits();
+            self.ask_for_db_flags(now);
             self.run_event(Event::Recovered, Waiting::EndRecovery { caller });
         }
     }

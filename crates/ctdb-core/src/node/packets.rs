@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ctdb_proto::{
     Body, ClientId, ControlFlags, DbId, Dest, NodeFlags, Opcode, Packet, Pnn, ReplyControl,
-    ReqControl, ReqId, ReqMessage, ReqTunnel, Wire,
+    ReqControl, ReqId, ReqMessage, ReqTunnel, Srvid, Wire,
 };
 use tracing::{debug, warn};
 
@@ -120,6 +120,9 @@ impl Node {
     /// Hands a message to all who listen on this node: the recovery daemon's part, a running
     /// push, the clients.
     fn message(&mut self, src: Pnn, message: &ReqMessage, now: Instant) {
+        if message.srvid == Srvid::MEM_DUMP {
+            self.dump_memory_for(message);
+        }
         self.message_to_recoverd(src, message, now);
         self.pushed_records(message);
         self.clients.deliver(message, &mut self.cluster);
@@ -270,6 +273,7 @@ impl Node {
                     .map(|reply| reply.data);
                 self.leaders_lock(ticket, lock, now);
             }
+            Asker::DbFlags => self.take_db_flags(answer.ok()),
             Asker::Traverse(ticket) => self.traverse_batch_taken(ticket, answer.is_ok()),
             Asker::Records(ticket) => {
                 self.migrator

@@ -64,6 +64,7 @@ impl Node {
         }
     }
 
+    /// What no node could store is refused here: once it is on its way, only a recovery ends it.
     fn commit_refused(&self, caller: Caller, db: DbId) -> Option<&'static str> {
         if self.cluster.rec_mode != RecMode::Normal {
             return Some("in recovery");
@@ -74,6 +75,9 @@ impl Node {
         let Some(database) = self.cluster.databases.get(&db) else {
             return Some("unknown database");
         };
+        if database.is_volatile() {
+            return Some("records of this database are not committed");
+        }
         if database.commit.is_some() {
             return Some("another commit is running");
         }

@@ -28,6 +28,9 @@ pub(crate) struct DeferredAttach {
     due: Option<Instant>,
 }
 
+/// Who wants which database attached, of which kind.
+pub(crate) type Attacher = (Caller, String, DbFlags);
+
 impl DeferredAttach {
     pub(crate) fn deadline(&self) -> Instant {
         self.due.map_or(self.gives_up, |due| due.min(self.gives_up))
@@ -44,7 +47,10 @@ impl Node {
         now: Instant,
     ) {
         let for_recovery = control.flags.contains(ControlFlags::ATTACH_RECOVERY);
-        if self.cluster.tunables.get(Tunable::AllowClientDBAttach) == 0 && !for_recovery {
+        // It is for clients. A node that refused its peers would only differ from them.
+        let from_here = caller.node == self.cluster.me;
+        let allowed = self.cluster.tunables.get(Tunable::AllowClientDBAttach) != 0;
+        if from_here && !allowed && !for_recovery {
             error!("DB Attach to database {name} denied by tunable AllowClientDBAccess == 0");
             return self.answer_status(caller, -1);
         }
@@ -141,18 +147,9 @@ impl Node {
             };
             return self.answer_status(caller, status);
         }
-        for waiting in self.waiting.values_mut() {
-            if let Waiting::Attach {
-                callers,
-                db,
-                flags: under_way,
-                ..
-            } = waiting
-                && *db == id
-                && under_way.contains(flags)
-            {
-                return callers.push(caller);
-            }
+        if let Some(callers) = self.attach_under_way(id) {
+            callers.push((caller, name, flags));
+            return;
         }
         self.attaching.entry(id).or_default();
         let ticket = self.cluster.ticket();
@@ -160,7 +157,7 @@ impl Node {
         self.waiting.insert(
             ticket,
             Waiting::Attach {
-                callers: vec![caller],
+                callers: vec![(caller, name.clone(), flags)],
                 db: id,
                 name,
                 flags,
@@ -169,9 +166,17 @@ impl Node {
         self.cluster.effect(Effect::Db { ticket, db: id, op });
     }
 
+    /// Who waits for the attach of this database, if it has begun.
+    fn attach_under_way(&mut self, id: DbId) -> Option<&mut Vec<Attacher>> {
+        self.waiting.values_mut().find_map(|waiting| match waiting {
+            Waiting::Attach { callers, db, .. } if *db == id => Some(callers),
+            _ => None,
+        })
+    }
+
     pub(super) fn attach_done(
         &mut self,
-        callers: &[Caller],
+        callers: Vec<Attacher>,
         db: DbId,
         name: &str,
         flags: DbFlags,
@@ -182,11 +187,12 @@ impl Node {
         if attached {
             self.announce_attach(name, flags);
         }
-        for caller in callers {
+        for (caller, name, flags) in callers {
             if attached {
-                self.answer_data(*caller, &db);
+                // Not everybody need have asked for the same.
+                self.attach_now(caller, name, flags);
             } else {
-                self.answer_status(*caller, -1);
+                self.answer_status(caller, -1);
             }
         }
         self.release_held_for(db, now);

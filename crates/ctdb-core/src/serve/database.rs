@@ -145,23 +145,6 @@ impl Node {
         }
     }
 
-    /// READONLY and STICKY are for volatile databases, on this node only.
-    fn set_db_flag(&mut self, caller: Caller, db: DbId, flag: DbFlags) {
-        let volatile = self
-            .cluster
-            .databases
-            .get_mut(&db)
-            .filter(|db| db.is_volatile());
-        let status = match volatile {
-            Some(database) => {
-                database.flags |= flag;
-                0
-            }
-            None => -1,
-        };
-        self.answer_status(caller, status);
-    }
-
     fn traverse_start(
         &mut self,
         caller: Caller,

@@ -7,10 +7,13 @@
 pub(crate) mod attach;
 mod client;
 mod database;
+mod db_flags;
 mod membership;
 mod recovery;
 mod seqnum;
 mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
@@ -119,7 +122,7 @@ impl Node {
                 name,
                 flags,
             } => {
-                self.attach_done(&callers, db, &name, flags, answer, now);
+                self.attach_done(callers, db, &name, flags, answer, now);
             }
             Waiting::Freeze { db, since } => {
                 let waited = now.saturating_duration_since(since);

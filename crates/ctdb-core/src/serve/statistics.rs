@@ -5,8 +5,10 @@ use std::time::{Duration, Instant};
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    DbId, DbStatistics, LockStatistics, RecMode, ReplyControl, Statistics, StatisticsList, Uptime,
+    DbId, DbStatistics, LockStatistics, Message, RecMode, ReplyControl, ReqMessage, SrvidMessage,
+    Statistics, StatisticsList, Uptime,
 };
+use tracing::warn;
 
 use crate::database::Database;
 use crate::node::{Node, Times};
@@ -51,11 +53,25 @@ impl Node {
         Ok(())
     }
 
+    /// The message `MEM_DUMP`: the recovery daemon, a part of this one here, is to tell what it uses.
+    pub(crate) fn dump_memory_for(&mut self, question: &ReqMessage) {
+        let Ok(Message::MemDump(SrvidMessage { pnn, srvid })) = Message::from_message(question)
+        else {
+            warn!("dropped a request to dump memory that is none");
+            return;
+        };
+        if let Some(pnn) = pnn.filter(|pnn| self.cluster.node(*pnn).is_some()) {
+            let text = self.memory_use().into();
+            self.cluster.send_message(pnn.into(), srvid, &text);
+        }
+    }
+
     /// What takes memory and how much there is of it, for people to read: one line each. (The
     /// original prints the tree of its allocations, which nothing reads either.)
     fn memory_use(&self) -> String {
         let held: usize = self.attaching.values().map(Vec::len).sum();
         let lines = [
+            ("bytes in use", self.memory_used),
             ("clients", self.clients.count()),
             ("attached databases", self.cluster.databases.len()),
             ("work on databases under way", self.waiting.len()),
@@ -113,6 +129,7 @@ impl Node {
         statistics.num_clients = u32::try_from(self.clients.count()).unwrap_or(u32::MAX);
         statistics.frozen = self.cluster.everything_is_frozen().into();
         statistics.recovering = u32::from(self.cluster.rec_mode == RecMode::Active);
+        statistics.memory_used = u32::try_from(self.memory_used).unwrap_or(u32::MAX);
         statistics.statistics_current_time = Times::to_wire(self.times.wall(now));
         statistics
     }

@@ -264,3 +264,116 @@ async fn who_waits_for_room_hears_of_a_client_that_goes() {
     heard.sort_unstable();
     assert_eq!(heard, [Ticket(1), Ticket(2)]);
 }
+
+/// A request of this many bytes.
+fn request(number: u32, size: usize) -> Packet {
+    let Body::ReqControl(request) = control(number).body else {
+        unreachable!()
+    };
+    let data = Bytes::from(vec![0; size]);
+    packet(number, Body::ReqControl(ReqControl { data, ..request }))
+}
+
+fn reply(number: u32) -> Packet {
+    packet(
+        number,
+        Body::ReplyControl(ctdb_proto::ReplyControl::status(0)),
+    )
+}
+
+/// How many packets come before nothing more does; each is checked to be the next one.
+async fn come_in_order(f: &mut Fixture, from: u32) -> u32 {
+    let mut next = from;
+    while let Ok(event) = timeout(Duration::from_millis(300), f.inbox.next()).await {
+        let ShellEvent::ClientPacket { packet, .. } = event else {
+            panic!("not a packet")
+        };
+        assert_eq!(packet.header.reqid.get(), next);
+        next += 1;
+    }
+    next - from
+}
+
+#[tokio::test]
+async fn who_asks_too_much_at_once_is_read_from_again_when_something_is_answered() {
+    const MORE: u32 = 50;
+    let limit = u32::try_from(crate::unanswered::REQUEST_LIMIT).unwrap();
+    let mut f = fixture();
+    let (mut near, far) = UnixStream::pair().unwrap();
+    std::mem::swap(&mut near, &mut f.far);
+    assert!(f.clients.add(ClientId(8), far));
+    let writer = tokio::spawn(async move {
+        for number in 0..limit + MORE {
+            let bytes = request(number, 4).encode(Padding::Client);
+            near.write_all(&bytes).await.unwrap();
+        }
+        near
+    });
+    assert_eq!(come_in_order(&mut f, 0).await, limit);
+    // Another client does not notice.
+    let other = request(1, 4).encode(Padding::Client);
+    f.far.write_all(&other).await.unwrap();
+    assert!(matches!(
+        f.next().await,
+        ShellEvent::ClientPacket {
+            client: ClientId(8),
+            ..
+        }
+    ));
+    // What is no answer changes nothing.
+    f.clients.send(CLIENT, &message(0, 1), NO_LIMIT);
+    f.clients.send(CLIENT, &reply(limit + 7), NO_LIMIT);
+    assert_eq!(come_in_order(&mut f, limit).await, 0);
+    for number in 0..MORE {
+        f.clients.send(CLIENT, &reply(number), NO_LIMIT);
+    }
+    assert_eq!(come_in_order(&mut f, limit).await, MORE);
+    drop(writer.await.unwrap());
+}
+
+#[tokio::test]
+async fn what_waits_for_answers_is_bounded_in_bytes_too() {
+    const SIZE: usize = 8 * 1024 * 1024;
+    let limit = u32::try_from(crate::unanswered::REQUEST_BYTES_LIMIT / SIZE).unwrap();
+    let mut f = fixture();
+    let (mut near, far) = UnixStream::pair().unwrap();
+    std::mem::swap(&mut near, &mut f.far);
+    let writer = tokio::spawn(async move {
+        for number in 0..=limit {
+            let bytes = request(number, SIZE).encode(Padding::Client);
+            near.write_all(&bytes).await.unwrap();
+        }
+        near
+    });
+    for number in 0..limit {
+        assert_eq!(f.next_packet().await, number);
+    }
+    assert_eq!(come_in_order(&mut f, limit).await, 0);
+    f.clients.send(CLIENT, &reply(3), NO_LIMIT);
+    assert_eq!(f.next_packet().await, limit);
+    drop((writer.await.unwrap(), far));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_while_it_is_not_read_from_is_noticed() {
+    let limit = u32::try_from(crate::unanswered::REQUEST_LIMIT).unwrap();
+    let mut f = fixture();
+    let (mut near, far) = UnixStream::pair().unwrap();
+    std::mem::swap(&mut near, &mut f.far);
+    let writer = tokio::spawn(async move {
+        for number in 0..=limit {
+            let bytes = request(number, 4).encode(Padding::Client);
+            near.write_all(&bytes).await.unwrap();
+        }
+        near
+    });
+    assert_eq!(come_in_order(&mut f, 0).await, limit);
+    drop(writer.await.unwrap());
+    // What it has sent last is heard first.
+    assert_eq!(f.next_packet().await, limit);
+    assert!(matches!(
+        f.next().await,
+        ShellEvent::ClientLost { client: CLIENT }
+    ));
+    drop(far);
+}

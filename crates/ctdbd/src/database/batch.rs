@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use ctdb_core::migrate::server_store;
-use ctdb_proto::{DbId, Pnn, RecBuffer, RecordFlags, RecordHeader, ReqId, VnnMap, Wire};
+use ctdb_proto::{
+    DbId, Pnn, RecBuffer, RecBufferBuilder, RecordFlags, RecordHeader, ReqId, VnnMap, Wire,
+};
 use tdb::{Db, StoreMode};
 
 /// Which records are of interest.
@@ -53,13 +55,19 @@ pub(crate) fn read_records(
     let mut count = 0;
     let mut go_on = true;
     db.traverse_read(&mut |key, value| {
+        let mut close = |builder: &mut RecBufferBuilder| {
+            let full = std::mem::replace(builder, RecBuffer::builder(id));
+            go_on = go_on && emit(full.finish().to_bytes());
+        };
         if selection.takes(value) {
+            if !builder.has_room_for(key.len(), value.len()) {
+                close(&mut builder);
+            }
             builder.push(ReqId(0), key, value);
             count += 1;
         }
         if builder.count() > 0 && builder.wire_len() >= limit {
-            let full = std::mem::replace(&mut builder, RecBuffer::builder(id));
-            go_on = emit(full.finish().to_bytes());
+            close(&mut builder);
         }
         if go_on {
             ControlFlow::Continue(())
@@ -202,6 +210,21 @@ mod tests {
             false
         });
         assert_eq!(batches, 1);
+    }
+
+    #[test]
+    fn to_delete_what_is_not_there_is_no_error() {
+        let db = database(&[]);
+        // Empty, leaving a node that is not its lmaster, never left with data: it is not kept.
+        let map = VnnMap {
+            generation: ctdb_proto::Generation(5),
+            map: vec![pnn(1)],
+        };
+        let header = RecordHeader::new(Rsn(5), pnn(2), RecordFlags::empty());
+        for _ in 0..2 {
+            store(&db, pnn(0), b"key", header, b"", Some(&map)).unwrap();
+            assert_eq!(db.count_records().unwrap(), 0);
+        }
     }
 
     #[test]

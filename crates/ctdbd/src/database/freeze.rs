@@ -4,6 +4,8 @@
 //! The thread has two handles. One holds the lock for real, so that everybody else waits. The
 //! other is marked as holding it, and does the work: transactions do not nest inside of locks.
 
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -46,22 +48,9 @@ impl Freezer {
         let (commands, inbox) = mpsc::channel();
         let (file, lanes) = (Arc::clone(file), lanes.clone());
         threads.run(move || {
-            let thawed = match freeze(ticket, &file, me, &inbox, &lanes) {
-                Ok(thawed) => thawed,
-                Err(failure) => {
-                    lanes.report(ShellEvent::Db {
-                        ticket,
-                        answer: Err(failure.clone()),
-                    });
-                    refuse_all(&inbox, &failure, &lanes)
-                }
-            };
-            if let Some(ticket) = thawed {
-                lanes.report(ShellEvent::Thawed {
-                    ticket,
-                    db: file.id,
-                });
-            }
+            until_thawed(ticket, &file, &inbox, &lanes, |held| {
+                freeze(ticket, &file, me, &inbox, &lanes, held)
+            });
         });
         Self {
             ticket,
@@ -82,6 +71,11 @@ impl Freezer {
     pub(crate) fn thaw(self, ticket: Ticket) -> Option<Ticket> {
         let _ = self.commands.send(Command::Thaw(ticket));
         (!self.held).then_some(self.ticket)
+    }
+
+    /// Whether it is the freeze with this ticket.
+    pub(crate) fn is(&self, ticket: Ticket) -> bool {
+        self.ticket == ticket
     }
 
     /// Notes that the lock is held, if the ticket is that of the freeze.
@@ -107,6 +101,33 @@ impl Freezer {
     }
 }
 
+/// Runs the `life` of a freeze and tells how it ended, also if it panics: nobody may wait for ever
+/// for a database whose lock is gone. It sets its argument once the lock is held.
+fn until_thawed(
+    ticket: Ticket,
+    file: &DbFile,
+    inbox: &mpsc::Receiver<Command>,
+    lanes: &Lanes,
+    life: impl FnOnce(&Cell<bool>) -> Result<Option<Ticket>, DbFailure>,
+) {
+    let held = Cell::new(false);
+    let end = catch_unwind(AssertUnwindSafe(|| life(&held)))
+        .unwrap_or_else(|_| Err(file.failure(&"the thread that froze it has failed")));
+    let db = file.id;
+    let thawed = end.unwrap_or_else(|failure| {
+        lanes.report(if held.get() {
+            ShellEvent::FreezeLost { ticket, db }
+        } else {
+            let answer = Err(failure.clone());
+            ShellEvent::Db { ticket, answer }
+        });
+        refuse_all(inbox, &failure, lanes)
+    });
+    if let Some(ticket) = thawed {
+        lanes.report(ShellEvent::Thawed { ticket, db });
+    }
+}
+
 /// The life of the thread. Returns the ticket of the thaw; `None` if the daemon is ending.
 fn freeze(
     ticket: Ticket,
@@ -114,12 +135,14 @@ fn freeze(
     me: Pnn,
     inbox: &mpsc::Receiver<Command>,
     lanes: &Lanes,
+    held: &Cell<bool>,
 ) -> Result<Option<Ticket>, DbFailure> {
     let failed = |error: tdb::Error| file.failure(&error);
     let holder = file.open()?;
     let db = file.open()?;
     let lock = holder.lockall().map_err(failed)?;
     db.lockall_mark().map_err(failed)?;
+    held.set(true);
     lanes.report(ShellEvent::Db {
         ticket,
         answer: Ok(DbAnswer::Done),
@@ -141,14 +164,15 @@ fn freeze(
             Err(mpsc::RecvError) => break None,
         }
     };
-    if db.in_transaction()
-        && let Err(error) = db.transaction_cancel()
+    match frozen
+        .cancel_transaction()
+        .and_then(|()| db.lockall_unmark())
     {
-        error!("{}", file.failure(&error));
+        Ok(()) => file.close(db),
+        // A handle in that state is of no use to anybody else.
+        Err(error) => error!("{}", file.failure(&error)),
     }
-    db.lockall_unmark().map_err(failed)?;
     drop(lock);
-    file.close(db);
     file.close(holder);
     Ok(thawed)
 }

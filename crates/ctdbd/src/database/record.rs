@@ -52,17 +52,21 @@ pub(crate) fn do_job(
     };
     let key = job.key.clone();
     let verdict = node.on_record(job, record, now);
-    let written = match &verdict.write {
-        Write::Nothing => Ok(()),
-        Write::Store { header, data } => {
-            handle.store_parts(&key, &[&header.to_bytes(), data], StoreMode::Replace)
-        }
-        Write::Delete => handle.delete(&key).map(|_| ()),
-    };
+    let written = write(handle, &key, &verdict.write);
     unlock();
     match written {
         Ok(()) => node.conclude(verdict, now),
         Err(error) => node.abandon(verdict, &error.to_string(), now),
+    }
+}
+
+fn write(handle: &Db, key: &[u8], write: &Write) -> tdb::Result<()> {
+    match write {
+        Write::Nothing => Ok(()),
+        Write::Store { header, data } => {
+            handle.store_parts(key, &[&header.to_bytes(), data], StoreMode::Replace)
+        }
+        Write::Delete => handle.delete(key).map(|_| ()),
     }
 }
 
@@ -77,4 +81,41 @@ fn read(handle: &Db, key: &[u8], value: &mut Vec<u8>) -> tdb::Result<Option<Reco
             header,
             data: Bytes::copy_from_slice(data),
         }))
+}
+
+#[cfg(test)]
+mod tests {
+    use ctdb_proto::RecordFlags;
+    use tdb::OpenOptions;
+
+    use super::*;
+
+    #[test]
+    fn each_write_leaves_what_it_says() {
+        let db = OpenOptions::new().open_memory(Vec::new()).unwrap();
+        let mut value = Vec::new();
+        let flags = RecordFlags::MIGRATED_WITH_DATA;
+        let header = RecordHeader {
+            flags,
+            ..RecordHeader::default()
+        };
+        let data = Bytes::from_static(b"data");
+        // The original aborts when it is to delete what is not there.
+        write(&db, b"key", &Write::Delete).unwrap();
+        assert_eq!(read(&db, b"key", &mut value).unwrap(), None);
+        let store = Write::Store { header, data };
+        write(&db, b"key", &store).unwrap();
+        write(&db, b"key", &Write::Nothing).unwrap();
+        let record = read(&db, b"key", &mut value).unwrap().unwrap();
+        assert_eq!((record.header, &record.data[..]), (header, &b"data"[..]));
+        write(&db, b"key", &Write::Delete).unwrap();
+        assert_eq!(read(&db, b"key", &mut value).unwrap(), None);
+    }
+
+    #[test]
+    fn what_is_too_short_for_a_header_is_no_record() {
+        let db = OpenOptions::new().open_memory(Vec::new()).unwrap();
+        db.store(b"key", &[7; 23], StoreMode::Replace).unwrap();
+        assert_eq!(read(&db, b"key", &mut Vec::new()).unwrap(), None);
+    }
 }

@@ -7,7 +7,7 @@ use std::net::UdpSocket;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use ctdb_conf::{LogLevel, LogLocation};
 use ctdb_sys::LocalTime;
@@ -75,7 +75,8 @@ impl Sink {
     }
 
     /// Writes one line. A log that cannot be written has nobody to complain to: the line is lost.
-    pub(super) fn write_line(&mut self, level: LogLevel, text: &[u8]) {
+    /// `at`: when it was said, since 1970.
+    pub(super) fn write_line(&mut self, level: LogLevel, at: Duration, text: &[u8]) {
         let pid = std::process::id();
         match &mut self.target {
             Target::Stderr => {
@@ -83,7 +84,7 @@ impl Sink {
             }
             Target::File { file, line, .. } => {
                 line.clear();
-                let _ = write!(line, "{} {} {PROGRAM}[{pid}]: ", Stamp::now(), self.host);
+                let _ = write!(line, "{} {} {PROGRAM}[{pid}]: ", Stamp(at), self.host);
                 line.extend_from_slice(text);
                 line.push(b'\n');
                 let _ = file.write_all(line);
@@ -95,13 +96,13 @@ impl Sink {
             } => {
                 if *dropped > 0 {
                     let note = format!("[Dropped {dropped} log messages]");
-                    if !socket.send(&format.datagram(level, &self.host, note.as_bytes())) {
+                    if !socket.send(&format.datagram(level, at, &self.host, note.as_bytes())) {
                         *dropped = dropped.saturating_add(1);
                         return;
                     }
                     *dropped = 0;
                 }
-                if !socket.send(&format.datagram(level, &self.host, text)) {
+                if !socket.send(&format.datagram(level, at, &self.host, text)) {
                     *dropped = dropped.saturating_add(1);
                 }
             }
@@ -157,14 +158,14 @@ impl SyslogSocket {
 }
 
 impl SyslogFormat {
-    fn datagram(self, level: LogLevel, host: &str, text: &[u8]) -> Vec<u8> {
+    fn datagram(self, level: LogLevel, at: Duration, host: &str, text: &[u8]) -> Vec<u8> {
         const FACILITY_DAEMON: u8 = 24;
         let priority = FACILITY_DAEMON + severity(level);
         let pid = std::process::id();
         let mut out = match self {
             Self::Rfc3164 => format!("<{priority}>{PROGRAM}[{pid}]: ").into_bytes(),
             Self::Rfc5424 => {
-                let time = Stamp::now();
+                let time = Stamp(at);
                 format!("<{priority}>1 {time} {host} {PROGRAM} {pid} - - ").into_bytes()
             }
         };
@@ -187,17 +188,6 @@ fn severity(level: LogLevel) -> u8 {
 
 /// Time since 1970, shown as `2026-11-20T16:45:20.705143+00:00` in local time.
 struct Stamp(Duration);
-
-impl Stamp {
-    fn now() -> Self {
-        // A clock before 1970 is as wrong as one that shows 1970.
-        Self(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
-        )
-    }
-}
 
 impl fmt::Display for Stamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -228,12 +218,14 @@ impl fmt::Display for Stamp {
 mod tests {
     use super::*;
 
+    const AT: Duration = Duration::from_secs(1_795_193_120);
+
     #[test]
     fn a_line_in_a_file_has_time_host_and_program_in_front() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut sink = Sink::open(&LogLocation::File(path.clone()), "h".into()).unwrap();
-        sink.write_line(LogLevel::NOTICE, b"PNN is 3");
+        sink.write_line(LogLevel::NOTICE, AT, b"PNN is 3");
         let text = std::fs::read_to_string(path).unwrap();
         let words: Vec<_> = text.splitn(4, ' ').collect();
         assert_eq!(words[0].len(), "2026-11-20T16:45:20.705143+00:00".len());
@@ -249,21 +241,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("log"), dir.path().join("log.1"));
         let mut sink = Sink::open(&LogLocation::File(path.clone()), "h".into()).unwrap();
-        sink.write_line(LogLevel::ERROR, b"old");
+        sink.write_line(LogLevel::ERROR, AT, b"old");
         std::fs::rename(&path, &moved).unwrap();
         sink.reopen().unwrap();
-        sink.write_line(LogLevel::ERROR, b"new");
+        sink.write_line(LogLevel::ERROR, AT, b"new");
         assert!(std::fs::read_to_string(moved).unwrap().ends_with("old\n"));
         assert!(std::fs::read_to_string(path).unwrap().ends_with("new\n"));
     }
 
     #[test]
     fn syslog_datagrams_are_cut_and_carry_their_severity() {
-        let datagram = SyslogFormat::Rfc3164.datagram(LogLevel::WARNING, "h", &[b'x'; 5000]);
+        let datagram = SyslogFormat::Rfc3164.datagram(LogLevel::WARNING, AT, "h", &[b'x'; 5000]);
         assert_eq!(datagram.len(), SYSLOG_LIMIT);
         let start = format!("<28>ctdbd[{}]: xxx", std::process::id());
         assert!(datagram.starts_with(start.as_bytes()));
-        let modern = SyslogFormat::Rfc5424.datagram(LogLevel::ERROR, "h", b"text");
+        let modern = SyslogFormat::Rfc5424.datagram(LogLevel::ERROR, AT, "h", b"text");
         let modern = String::from_utf8(modern).unwrap();
         assert!(modern.starts_with("<27>1 20"), "{modern}");
         assert!(modern.ends_with(" - - text"), "{modern}");

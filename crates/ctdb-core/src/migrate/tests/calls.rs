@@ -5,15 +5,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use ctdb_proto::{
     Body, CallFlags, CallId, ClientId, DbFlags, DbId, Generation, NodeFlags, RecMode, RecordFlags,
-    ReplyCall, ReplyDmaster, ReplyError, ReqCall, ReqDmaster, ReqId, Rsn,
+    ReplyCall, ReplyDmaster, ReplyError, ReqCall, ReqDmaster, Rsn,
 };
 
 use super::fixture::{DB, Fixture, GENERATION, call, from, header, pnn};
-use crate::database::{Commit, Freeze};
+use crate::database::Freeze;
 use crate::effect::Effect;
 use crate::migrate::Work;
 use crate::vacuum::VacuumWork;
-use crate::waiting::Caller;
 
 const NONE: RecordFlags = RecordFlags::empty();
 const WITH_DATA: RecordFlags = RecordFlags::MIGRATED_WITH_DATA;
@@ -174,6 +173,17 @@ fn client_calls_for_one_key_are_collapsed_into_one_fetch() {
     assert_eq!(said, expected, "all are answered, in order");
     assert_eq!(node.record(&key), "8@0 10000 data");
     assert_eq!(node.cluster.statistics.pending_calls, 0);
+}
+
+#[test]
+fn keys_that_differ_in_a_nul_at_their_end_are_two_keys() {
+    let mut node = Fixture::new(0);
+    let keys = [&b"key"[..], b"key\0", b"key\0\0"].map(Bytes::from_static);
+    for (reqid, key) in (3..).zip(&keys) {
+        node.put(key, header(7, 1, NONE), b"");
+        let said = node.client_says(7, reqid, null(key));
+        assert_eq!(said.len(), 1, "{key:?} waits for another one: {said:?}");
+    }
 }
 
 #[test]
@@ -380,34 +390,6 @@ fn calls_served_here_are_counted_by_their_hops() {
         assert_eq!(node.database().statistics.hop_count_bucket[bucket], 1);
         assert_eq!(node.cluster.statistics.max_hop_count, hopcount);
     }
-}
-
-#[test]
-fn nobody_gets_a_record_during_a_commit() {
-    let mut node = Fixture::new(0);
-    let key = node.key(0);
-    node.put(&key, header(7, 0, NONE), b"data");
-    let caller = Caller {
-        node: pnn(0),
-        reqid: ReqId(1),
-        client: ClientId(7),
-        wants_reply: true,
-        generation: GENERATION,
-    };
-    let serial = node.cluster.ticket();
-    node.database().commit = Some(Commit {
-        caller,
-        serial,
-        waiting_for: 1,
-        failed: false,
-        deadline: None,
-    });
-    assert!(node.peer_says(req_call(2, 4, null(&key))).is_empty());
-    assert_eq!(node.record(&key), "7@0 0 data");
-    assert_eq!(
-        node.peer_says(req_call(0, 4, null(&key))),
-        ["self REPLY_CALL 0  #4"]
-    );
 }
 
 #[test]

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
+use bytes::BytesMut;
 use ctdb_conf::LogLevel;
 use ctdb_proto::control::Uptime;
-use ctdb_proto::{Capabilities, RunState, Srvid, TimeVal};
+use ctdb_proto::{Capabilities, Dest, RunState, Srvid, SrvidMessage, TimeVal, Wire};
 
 use crate::arguments::{atoi, number_64};
 use crate::context::Context;
@@ -21,10 +22,30 @@ pub(crate) async fn getpid(context: &Context) -> Outcome {
     print(&format!("{pid}\n")).map(|()| 0)
 }
 
+/// More words are ignored, as by the original.
 pub(crate) async fn dumpmemory(context: &Context) -> Outcome {
-    context.arguments.expect_count(0..=0)?;
     let text = context.target().dump_memory().await?;
     print_bytes(&text).map(|()| 0)
+}
+
+/// Asks the recovery daemon of a node, and waits for its answer as long as `-T` allows. More words
+/// are ignored.
+pub(crate) async fn rddumpmemory(context: &mut Context) -> Outcome {
+    let mut replies = context.reply_subscription().await?;
+    let question = SrvidMessage {
+        pnn: Some(context.local),
+        srvid: replies.srvid(),
+    };
+    let mut data = BytesMut::new();
+    question.encode(&mut data);
+    let node = Dest::Node(context.node);
+    context
+        .client
+        .send_message(node, Srvid::MEM_DUMP, data.freeze())
+        .await?;
+    let reply = replies.receive().await?.data;
+    let text = reply.split(|byte| *byte == 0).next().unwrap_or_default();
+    print_bytes(text).map(|()| 0)
 }
 
 pub(crate) async fn ping(context: &Context) -> Outcome {

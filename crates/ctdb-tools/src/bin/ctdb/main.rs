@@ -176,7 +176,6 @@ fn is_built(name: &str) -> bool {
         name,
         "lvs"
             | "natgw"
-            | "rddumpmemory"
             | "gratarp"
             | "gettickles"
             | "addtickle"
@@ -209,6 +208,7 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "getcapabilities" => cmd_node::getcapabilities(context).await,
         "getreclock" => cmd_node::getreclock(context).await,
         "dumpmemory" => cmd_node::dumpmemory(context).await,
+        "rddumpmemory" => cmd_node::rddumpmemory(context).await,
         "getdebug" => cmd_node::getdebug(context).await,
         "setdebug" => cmd_node::setdebug(context).await,
         "process-exists" => cmd_node::process_exists(context).await,

@@ -195,3 +195,31 @@ async fn the_sequence_number_can_be_read_while_frozen() {
     let freezer = f.frozen().await;
     assert_eq!(f.work(&freezer, DbOp::Seqnum).await, DbAnswer::Number(12));
 }
+
+#[tokio::test]
+async fn a_lock_that_is_lost_is_told_and_keeps_nobody_waiting() {
+    let mut f = fixture(DbFlags::empty());
+    for was_held in [true, false] {
+        let (commands, inbox) = mpsc::channel();
+        let (file, lanes) = (Arc::clone(&f.file), f.lanes.clone());
+        f.threads.run(move || {
+            until_thawed(FREEZE, &file, &inbox, &lanes, |held| {
+                held.set(was_held);
+                panic!("part of the test")
+            });
+        });
+        if was_held {
+            let lost = matches!(
+                f.next().await,
+                ShellEvent::FreezeLost { ticket: FREEZE, .. }
+            );
+            assert!(lost);
+        } else {
+            assert!(f.answer(FREEZE).await.is_err());
+        }
+        commands.send(Command::Work(Ticket(2), DbOp::Wipe)).unwrap();
+        assert!(f.answer(Ticket(2)).await.is_err());
+        commands.send(Command::Thaw(Ticket(3))).unwrap();
+        f.thawed().await;
+    }
+}
