@@ -7,7 +7,7 @@ use ctdb_proto::{
     Body, CURRENT_NODE, ControlFlags, DbId, Generation, Header, Packet, RecBuffer, RecordFlags,
     RecordHeader, ReqId, Rsn,
 };
-use ctdb_sim::Options;
+use ctdb_sim::{Options, World};
 use support::{Client, SECOND, healthy_world, pnn};
 
 #[test]
@@ -210,6 +210,85 @@ fn a_client_of_another_node_detaches_nothing() {
     for client in &mut clients {
         let name = client.control(&mut world, &Request::GetDbName(db));
         assert_eq!(name.status, 0, "node {} has detached", client.pnn);
+    }
+}
+
+// Two nodes that do not reach each other, while both are connected with the leader.
+
+const SECRETS: &str = "secrets.tdb";
+
+/// A cluster whose node 2 comes back and does not reach node 1.
+fn node_2_comes_back(seed: u64) -> (World, Client) {
+    let mut world = healthy_world(seed, Options::default());
+    for node in [1, 2] {
+        let mut client = Client::connect(&mut world, pnn(node));
+        let resign = Request::SetRecmasterRole(false);
+        assert_eq!(client.control(&mut world, &resign).status, 0);
+    }
+    assert!(world.run_until(SECOND * 20, |w| w.is_healthy()));
+    let mut client = Client::connect(&mut world, pnn(1));
+    let attach = Request::DbAttachPersistent(SECRETS.into());
+    assert_eq!(client.control(&mut world, &attach).status, 0);
+    world.kill(pnn(2));
+    assert!(world.run_until(SECOND * 10, |w| w.is_healthy()));
+    world.cut(pnn(1), pnn(2));
+    world.start(pnn(2));
+    (world, client)
+}
+
+/// The members that the leader sees; node 0 in these stories.
+fn members(world: &World) -> Vec<u32> {
+    let leader = world.node(pnn(0)).expect("it runs");
+    leader.vnn_map().map.iter().map(|pnn| pnn.get()).collect()
+}
+
+fn commit(world: &mut World, client: &mut Client, number: u64) -> i32 {
+    let mut records = RecBuffer::builder(DbId::of_name(SECRETS));
+    let header = RecordHeader::new(Rsn(number), client.pnn, RecordFlags::empty());
+    let value = number.to_le_bytes();
+    records.push_record(ReqId(0), b"key", &header, &value);
+    records.push_record(ReqId(0), ctdb_proto::DB_SEQNUM_KEY, &header, &value);
+    let reply = client.control(world, &Request::Trans3Commit(records.finish()));
+    reply.status
+}
+
+fn has(world: &mut World, node: u32, number: u64) -> bool {
+    let db = DbId::of_name(SECRETS);
+    let record = world.disk(pnn(node)).record(db, b"key");
+    record.is_some_and(|record| record.data[..] == number.to_le_bytes())
+}
+
+#[test]
+fn a_node_becomes_a_member_when_all_members_reach_it() {
+    for seed in 0..20 {
+        let (mut world, _client) = node_2_comes_back(seed);
+        world.run_for(SECOND * 2);
+        assert_eq!(members(&world), [0, 1], "seed {seed}");
+        world.heal(pnn(1), pnn(2));
+        assert!(
+            world.run_until(SECOND * 5, |w| w.is_healthy()),
+            "seed {seed}: {}",
+            world.report()
+        );
+    }
+}
+
+#[test]
+fn a_commit_is_acknowledged_when_members_that_its_node_does_not_reach_have_it() {
+    for seed in 0..20 {
+        let (mut world, mut client) = node_2_comes_back(seed);
+        assert!(
+            world.run_until(SECOND * 10, |w| members(w) == [0, 1, 2]),
+            "seed {seed}: a node waits for ever to become a member"
+        );
+        world.run_for(SECOND);
+        for number in 1..=3 {
+            // 0: all have it. 2: a recovery ended it, and the client looks what became of it.
+            let status = commit(&mut world, &mut client, number);
+            assert!([0, 2].contains(&status), "seed {seed}: status {status}");
+            let there = [0, 1, 2].map(|node| has(&mut world, node, number));
+            assert_eq!(there, [true; 3], "seed {seed}: status {status}");
+        }
     }
 }
 
