@@ -13,6 +13,7 @@ mod cluster;
 pub mod ledger;
 mod memory;
 mod mutate;
+mod open_files;
 mod programs;
 mod samba;
 mod smb_session;
@@ -23,8 +24,10 @@ pub use bulk::Bulk;
 pub use cluster::{HEALTHY_LIMIT, TestCluster};
 pub use memory::{PeakMemory, own_memory};
 pub use mutate::Mutator;
+pub use open_files::users_of;
 pub use programs::{
-    daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
+    daemon, is_ours, is_reference, need, need_root, our_tool, reference_daemon, reference_tool,
+    tool,
 };
 pub use samba::Samba;
 pub use smb_session::SmbSession;
