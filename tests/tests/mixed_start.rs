@@ -2,6 +2,8 @@
 //! `AllowMixedVersions` at its default, so that a daemon leaves a cluster of another version
 //! (`wire.md` 1.2). Ours finds out which version to present before anybody has to leave.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +43,25 @@ fn debian_s_joins_ours() -> TestResult {
     // By now they present their own version to each other.
     wait_keepalives(&cluster, &OURS, KEEPALIVES / 2);
     step("ours run without Debian's daemon");
+    cluster.at_mut(DEBIAN).start()?;
+    stays_together(&cluster)
+}
+
+/// Until its `setup` event has run Debian's daemon sends no keepalives, but gets those of others,
+/// whose daemons are older.
+#[test]
+fn debian_s_joins_ours_and_takes_its_time() -> TestResult {
+    let mut cluster = cluster()?;
+    let slow = cluster
+        .at(DEBIAN)
+        .base()
+        .join("events/legacy/10.slow.script");
+    fs::write(&slow, "#!/bin/sh\n[ \"$1\" != setup ] || sleep 20\n")?;
+    fs::set_permissions(&slow, fs::Permissions::from_mode(0o755))?;
+    for pnn in OURS {
+        cluster.at_mut(pnn).start()?;
+    }
+    wait_leader(&cluster, &OURS);
     cluster.at_mut(DEBIAN).start()?;
     stays_together(&cluster)
 }
@@ -99,7 +120,9 @@ fn stays_together(cluster: &TestCluster) -> TestResult {
     let daemons =
         || -> Vec<Option<Process>> { cluster.nodes().iter().map(Node::process).collect() };
     let before = daemons();
-    cluster.wait_healthy(HEALTHY_LIMIT)?;
+    // A panic shows the logs.
+    let healthy = cluster.wait_healthy(HEALTHY_LIMIT);
+    healthy.unwrap_or_else(|error| panic!("{error}"));
     step("all are healthy");
     let pnns: Vec<usize> = cluster.nodes().iter().map(Node::pnn).collect();
     wait_keepalives(cluster, &pnns, KEEPALIVES);
