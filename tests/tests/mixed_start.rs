@@ -79,8 +79,7 @@ fn all_start_at_once() -> TestResult {
 #[test]
 fn ours_and_debian_s_come_back() -> TestResult {
     let mut cluster = cluster()?;
-    cluster.start()?;
-    stays_together(&cluster)?;
+    cluster.start_healthy()?;
     cluster.at_mut(DEBIAN).stop();
     cluster.at_mut(OURS[0]).stop();
     cluster.at_mut(OURS[0]).start()?;
