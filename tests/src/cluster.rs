@@ -39,13 +39,29 @@ impl TestCluster {
     /// A cluster of this kind, started and healthy.
     pub fn started(options: &Options) -> TestResult<Self> {
         let mut cluster = Self::create(options)?;
-        cluster.start()?;
-        let time = cluster.wait_healthy(HEALTHY_LIMIT)?;
+        cluster.start_healthy()?;
+        Ok(cluster)
+    }
+
+    /// Starts the daemons, and waits until all are healthy.
+    pub fn start_healthy(&mut self) -> TestResult {
+        self.start()?;
+        let time = self.wait_healthy(HEALTHY_LIMIT)?;
         step(&format!(
             "the cluster is healthy after {:.1} s",
             time.as_secs_f64()
         ));
-        Ok(cluster)
+        Ok(())
+    }
+
+    /// Configures a node whose daemon does not run yet never to lead.
+    pub fn forbid_to_lead(&mut self, pnn: usize) -> TestResult {
+        let path = self.at(pnn).base().join("ctdb.conf");
+        let text = fs::read_to_string(&path)?;
+        let section = "[cluster]\n";
+        let forbidden = format!("{section}\tleader capability = false\n");
+        fs::write(path, text.replacen(section, &forbidden, 1))?;
+        Ok(())
     }
 
     /// Three nodes in a folder of their own; change what should be different.

@@ -14,6 +14,7 @@ pub mod ledger;
 mod memory;
 mod mutate;
 mod network;
+mod open_files;
 mod programs;
 mod samba;
 mod smb_session;
@@ -26,8 +27,10 @@ pub use cluster::{HEALTHY_LIMIT, TestCluster};
 pub use memory::{PeakMemory, own_memory};
 pub use mutate::Mutator;
 pub use network::Network;
+pub use open_files::users_of;
 pub use programs::{
-    daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
+    daemon, is_ours, is_reference, need, need_root, our_tool, reference_daemon, reference_tool,
+    tool,
 };
 pub use samba::Samba;
 pub use smb_session::SmbSession;

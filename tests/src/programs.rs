@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ctdb_tools::local_cluster::{find_beside, find_installed};
+use ctdb_tools::local_cluster::{Node, find_beside, find_installed};
 
 /// The daemon that the tests are about.
 ///
@@ -17,6 +17,11 @@ pub fn daemon() -> PathBuf {
 /// stricter about ours.
 pub fn is_ours() -> bool {
     chosen("CTDB_E2E_CTDBD").is_none_or(|daemon| find_installed("ctdbd") != Some(daemon))
+}
+
+/// Whether a node runs Debian's daemon.
+pub fn is_reference(node: &Node) -> bool {
+    find_installed("ctdbd").is_some_and(|installed| installed == node.ctdbd())
 }
 
 /// The `ctdb` tool that the tests use.

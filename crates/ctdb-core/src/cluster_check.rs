@@ -16,7 +16,7 @@ use ctdb_proto::{
     Capabilities, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap, Opcode, Pnn, RecMode, Request,
     VnnMap,
 };
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::explain::RecoveryReason;
 use crate::recoverd::LOG;
@@ -28,6 +28,12 @@ use crate::recoverd::view::{NodeView, View};
 
 /// Shortest pause between the beginnings of two rounds, so that a stream of changes is no storm.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// For how long a recovery waits for active nodes that do not reach each other: one that joins is
+/// connected with the leader at once, and with a node of the original up to a second later.
+const APART_LIMIT: Duration = Duration::from_secs(3);
+/// Between two looks meanwhile.
+const APART_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a node said about itself and the cluster. What it was not asked, or has not answered, is
 /// missing.
@@ -97,6 +103,17 @@ impl Facts<'_> {
             self.capabilities.get(&pnn)
         };
         capabilities.map(|capabilities| capabilities.contains(Capabilities::LMASTER))
+    }
+
+    /// Two active nodes of which one says that it has no connection with the other. A commit or a
+    /// packet of one would not reach the other, though both belong to the cluster.
+    fn apart(&self) -> Option<(Pnn, Pnn)> {
+        self.active_reports().find_map(|(pnn, report)| {
+            let nodes = report.nodes.iter().flat_map(|map| &map.nodes);
+            let mut lost = nodes.filter(|node| node.flags.contains(NodeFlags::DISCONNECTED));
+            let other = lost.find(|node| self.is_active(node.pnn))?;
+            Some((pnn, other.pnn))
+        })
     }
 
     fn active_reports(&self) -> impl Iterator<Item = (Pnn, &Report)> + '_ {
@@ -285,6 +302,11 @@ pub(crate) fn log_finding(reason: &RecoveryReason, view: &View<'_>) {
     }
 }
 
+/// What need not wait for nodes that do not reach each other: the others wait for it.
+fn is_urgent(reason: &RecoveryReason) -> bool {
+    matches!(reason, RecoveryReason::MemberLost(_))
+}
+
 /// The rounds of the leader.
 #[derive(Debug)]
 pub(crate) struct ClusterCheck {
@@ -293,6 +315,8 @@ pub(crate) struct ClusterCheck {
     capabilities: BTreeMap<Pnn, Capabilities>,
     /// Who failed to answer since the last verdict, by its own fault.
     silent: BTreeSet<Pnn>,
+    /// Since when two active nodes do not reach each other.
+    apart_since: Option<Instant>,
     round: Option<Round>,
     next_at: Instant,
     last_began: Option<Instant>,
@@ -321,6 +345,7 @@ impl ClusterCheck {
             polls: BTreeMap::new(),
             capabilities: BTreeMap::new(),
             silent: BTreeSet::new(),
+            apart_since: None,
             round: None,
             next_at: now,
             last_began: None,
@@ -353,6 +378,7 @@ impl ClusterCheck {
         self.reset();
         self.silent.clear();
         self.capabilities.clear();
+        self.apart_since = None;
     }
 
     /// Begins a round if it is time, and ends it if it is over. The verdict of an ended round.
@@ -410,13 +436,36 @@ impl ClusterCheck {
             .filter(|(_, poll)| poll.open.is_empty() && !poll.is_late)
             .map(|(pnn, poll)| (*pnn, poll.report.clone()))
             .collect();
-        let capabilities = &self.capabilities;
-        judge(&Facts {
+        let facts = Facts {
             view,
             reports: &reports,
-            capabilities,
+            capabilities: &self.capabilities,
             lock_permits,
-        })
+        };
+        let (verdict, apart) = (judge(&facts), facts.apart());
+        self.wait_for_connections(verdict, apart, now)
+    }
+
+    /// Puts a recovery off while active nodes do not reach each other, but not for ever.
+    fn wait_for_connections(
+        &mut self,
+        mut verdict: Verdict,
+        apart: Option<(Pnn, Pnn)>,
+        now: Instant,
+    ) -> Verdict {
+        let Some((one, other)) = apart else {
+            self.apart_since = None;
+            return verdict;
+        };
+        let since = *self.apart_since.get_or_insert(now);
+        let waits = verdict.recover.take_if(|(why, _)| !is_urgent(why));
+        if now >= since + APART_LIMIT {
+            verdict.recover = verdict.recover.or(waits);
+        } else if let Some((reason, _)) = waits {
+            debug!(target: LOG, %reason, %one, %other, "recovery waits for a connection");
+            self.look_again_at(now + APART_PAUSE);
+        }
+        verdict
     }
 
     /// Takes a reply.

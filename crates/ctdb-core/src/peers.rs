@@ -310,13 +310,26 @@ impl Peers {
     }
 
     fn send_keepalive(&self, pnn: Pnn, cluster: &mut Cluster, now: Instant) {
-        let keepalive = ReqKeepalive {
-            version: Some(self.presented.version()),
-            uptime: uptime(self.started, now),
-        };
         let statistics = &mut cluster.statistics;
         statistics.keepalive_packets_sent = statistics.keepalive_packets_sent.wrapping_add(1);
+        let keepalive = self.keepalive_for(pnn, now);
         cluster.send(pnn, ReqId(0), Body::ReqKeepalive(keepalive));
+    }
+
+    /// The younger of two versions leaves. One that we only assume makes nobody leave: the peer may
+    /// be one of the original that still runs its `setup` event, and does not tell its own.
+    fn keepalive_for(&self, pnn: Pnn, now: Instant) -> ReqKeepalive {
+        let link = self.links.get(pnn.index());
+        let known = link.is_some_and(|link| link.version.is_some());
+        let assumed = matches!(self.presented, Presented::Default(_)) && !known;
+        ReqKeepalive {
+            version: Some(self.presented.version()),
+            uptime: if assumed {
+                0
+            } else {
+                uptime(self.started, now)
+            },
+        }
     }
 }
 
@@ -330,4 +343,30 @@ impl Presented {
 
 fn uptime(started: Instant, now: Instant) -> u32 {
     u32::try_from(now.saturating_duration_since(started).as_secs()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recoverd::tests::{epoch, pnn};
+
+    const VERSION: SambaVersion = SambaVersion::new(4, 24);
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn uptime_told(peers: &Peers) -> u32 {
+        peers.keepalive_for(pnn(1), epoch() + HOUR).uptime
+    }
+
+    #[test]
+    fn an_assumed_version_makes_nobody_leave() {
+        let mut peers = Peers::new(2, VERSION, false, epoch());
+        assert_eq!(uptime_told(&peers), 0);
+        peers.links[1].version = Some(VERSION);
+        assert_eq!(uptime_told(&peers), 3600, "the peer has the same");
+        peers.links[1].version = None;
+        peers.presented = Presented::Learned(SambaVersion::new(4, 17));
+        assert_eq!(uptime_told(&peers), 3600, "another peer has it");
+        let set = Peers::new(2, VERSION, true, epoch());
+        assert_eq!(uptime_told(&set), 3600, "the operator has said so");
+    }
 }

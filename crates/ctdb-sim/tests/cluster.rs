@@ -7,7 +7,7 @@ use ctdb_proto::{
     Body, CURRENT_NODE, ControlFlags, DbId, Generation, Header, Packet, RecBuffer, RecordFlags,
     RecordHeader, ReqId, Rsn,
 };
-use ctdb_sim::Options;
+use ctdb_sim::{Options, World};
 use support::{Client, SECOND, healthy_world, pnn};
 
 #[test]
@@ -210,6 +210,51 @@ fn a_client_of_another_node_detaches_nothing() {
     for client in &mut clients {
         let name = client.control(&mut world, &Request::GetDbName(db));
         assert_eq!(name.status, 0, "node {} has detached", client.pnn);
+    }
+}
+
+// Two nodes that do not reach each other, while both are connected with the leader.
+
+const SECRETS: &str = "secrets.tdb";
+
+/// A cluster that node 0 leads, with a persistent database and a client of node 1.
+fn led_by_node_0(seed: u64) -> (World, Client) {
+    let mut world = healthy_world(seed, Options::default());
+    for node in [1, 2] {
+        let mut client = Client::connect(&mut world, pnn(node));
+        let resign = Request::SetRecmasterRole(false);
+        assert_eq!(client.control(&mut world, &resign).status, 0);
+    }
+    assert!(world.run_until(SECOND * 20, |w| w.is_healthy()));
+    let mut client = Client::connect(&mut world, pnn(1));
+    let attach = Request::DbAttachPersistent(SECRETS.into());
+    assert_eq!(client.control(&mut world, &attach).status, 0);
+    world.run_for(SECOND);
+    (world, client)
+}
+
+/// The members that the leader sees; node 0 in these stories.
+fn members(world: &World) -> Vec<u32> {
+    let leader = world.node(pnn(0)).expect("it runs");
+    leader.vnn_map().map.iter().map(|pnn| pnn.get()).collect()
+}
+
+#[test]
+fn a_node_becomes_a_member_when_all_members_reach_it() {
+    for seed in 0..20 {
+        let (mut world, _client) = led_by_node_0(seed);
+        world.kill(pnn(2));
+        assert!(world.run_until(SECOND * 10, |w| w.is_healthy()));
+        world.cut(pnn(1), pnn(2));
+        world.start(pnn(2));
+        world.run_for(SECOND * 3 / 2);
+        assert_eq!(members(&world), [0, 1], "seed {seed}");
+        world.heal(pnn(1), pnn(2));
+        assert!(
+            world.run_until(SECOND * 5, |w| w.is_healthy()),
+            "seed {seed}: {}",
+            world.report()
+        );
     }
 }
 

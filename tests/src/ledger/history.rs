@@ -49,6 +49,8 @@ pub(super) struct Change {
     pub(super) key: String,
     /// What the record held before.
     pub(super) parent: Option<Value>,
+    /// It leaves an empty record.
+    pub(super) deletes: bool,
     /// Of the record when it was read, or as it was written in a transaction.
     pub(super) rsn: u64,
     pub(super) node: usize,
@@ -101,19 +103,31 @@ impl Entry {
 
 /// All changes of one database.
 #[derive(Debug, Default)]
-pub(super) struct History(Vec<Entry>);
+pub(super) struct History {
+    entries: Vec<Entry>,
+    /// The last deletion of each key that may have been made.
+    deletions: BTreeMap<String, Value>,
+}
 
 impl History {
     /// Notes a change before it is made; gives what the record has to hold.
-    pub(super) fn begin(&mut self, change: Change) -> Value {
-        self.0.push(Entry {
+    pub(super) fn begin(&mut self, mut change: Change) -> Value {
+        change.parent = change
+            .parent
+            .or_else(|| self.deletions.get(&change.key).copied());
+        let deleted = change.deletes.then(|| change.key.clone());
+        let entry = Entry {
             change,
             outcome: Outcome::Unknown,
             ended: None,
-        });
-        let change = Id(self.0.len() as u64);
-        let count = self.0.last().map_or(0, Entry::count);
-        Value { change, count }
+        };
+        let value = Value {
+            change: Id(self.entries.len() as u64 + 1),
+            count: entry.count(),
+        };
+        self.entries.push(entry);
+        self.deletions.extend(deleted.map(|key| (key, value)));
+        value
     }
 
     /// Notes how it ended.
@@ -127,21 +141,27 @@ impl History {
     /// Number of changes that ended so.
     pub(super) fn count(&self, outcome: Outcome) -> usize {
         let same = |entry: &&Entry| entry.outcome == outcome;
-        self.0.iter().filter(same).count()
+        self.entries.iter().filter(same).count()
     }
 
     fn entry(&self, id: Id) -> Option<&Entry> {
         let index = usize::try_from(id.0).ok()?.checked_sub(1)?;
-        self.0.get(index)
+        self.entries.get(index)
     }
 
     fn entry_mut(&mut self, id: Id) -> Option<&mut Entry> {
         let index = usize::try_from(id.0).ok()?.checked_sub(1)?;
-        self.0.get_mut(index)
+        self.entries.get_mut(index)
     }
 
     fn entries(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        (1..).map(Id).zip(&self.0)
+        (1..).map(Id).zip(&self.entries)
+    }
+
+    /// Number of deletions that were made.
+    pub(super) fn deletions(&self) -> usize {
+        let made = |entry: &&Entry| entry.change.deletes && entry.outcome == Outcome::Made;
+        self.entries.iter().filter(made).count()
     }
 
     fn show(&self, id: Id) -> Shown<'_> {
@@ -167,7 +187,7 @@ impl History {
     ) -> Findings {
         let mut check = Check {
             history: self,
-            survived: vec![false; self.0.len() + 1],
+            survived: vec![false; self.entries.len() + 1],
             children: HashMap::new(),
             outages,
             findings: Findings::default(),
@@ -179,6 +199,11 @@ impl History {
         }
         for (key, value) in last {
             check.trace(key, *value);
+        }
+        for (key, deletion) in &self.deletions {
+            if !last.contains_key(key) {
+                check.trace(key, *deletion);
+            }
         }
         for (id, entry) in self.entries() {
             check.entry(id, entry, durability);
@@ -242,13 +267,17 @@ impl<'h> Check<'h> {
         }
     }
 
-    /// Along a line of changes rsns do not go back; they grow when the record moves.
+    /// Along a line of changes rsns do not go back; they grow when the record moves. A record that
+    /// was deleted may begin anew.
     fn rsn(&mut self, id: Id, entry: &Entry) {
         let parent = entry.change.parent.map(|parent| parent.change);
         let Some((parent, before)) = parent.and_then(|id| Some((id, self.history.entry(id)?)))
         else {
             return;
         };
+        if before.change.deletes {
+            return;
+        }
         let moved = entry.change.node != before.change.node || entry.change.transaction.is_some();
         let least = before.change.rsn + u64::from(moved);
         if entry.change.rsn < least {
@@ -334,14 +363,19 @@ impl fmt::Display for Shown<'_> {
         };
         write!(
             f,
-            "change {} of {} on node {} (rsn {}, count {}, {:?}, begun {:.3} s after the first)",
+            "{} {} of {} on node {} (rsn {}, count {}, {:?}, begun {:.3} s after the first)",
+            if entry.change.deletes {
+                "deletion"
+            } else {
+                "change"
+            },
             self.id.0,
             entry.change.key,
             entry.change.node,
             entry.change.rsn,
             entry.count(),
             entry.outcome,
-            self.history.0.first().map_or(0.0, |first| {
+            self.history.entries.first().map_or(0.0, |first| {
                 (entry.change.begun - first.change.begun).as_secs_f64()
             })
         )

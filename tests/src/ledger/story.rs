@@ -1,10 +1,8 @@
 //! The whole story: writers, trouble, and the comparison at the end.
 
-use std::time::Duration;
-
 use ctdb_proto::DbFlags;
 
-use super::{Findings, History, Ledger, Outcome, Records, Transactions, Trouble};
+use super::{Findings, History, Ledger, Outcome, Plan, Records, Transactions, Trouble};
 use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
 
 const WRITERS: usize = 8;
@@ -17,13 +15,12 @@ const FEWEST: usize = 10;
 /// Findings of each database that are shown.
 const MOST_SHOWN: usize = 20;
 
-/// Has writers on all nodes work for this time while there is trouble. The daemons of `spared` nodes
-/// keep running; the nodes are stopped and continued all the same.
+/// Has writers on all nodes work while there is trouble of this kind.
 ///
 /// # Panics
 ///
 /// When anything is missing, or is there that should not be.
-pub fn keep_books(cluster: &mut TestCluster, time: Duration, spared: &[usize]) -> TestResult {
+pub fn keep_books(cluster: &mut TestCluster, plan: &Plan) -> TestResult {
     let nodes = cluster.nodes().len();
     let ledger = Ledger::new(cluster);
     let records = Records::new("ledger.tdb", HOT_KEYS, COLD_KEYS);
@@ -36,13 +33,15 @@ pub fn keep_books(cluster: &mut TestCluster, time: Duration, spared: &[usize]) -
     writers.extend(persistent.writers(nodes));
     writers.extend(replicated.writers(nodes));
     ledger.work_during(writers, || {
-        Trouble::new(cluster, &ledger.outages, spared, seed).make(time)
+        Trouble::new(cluster, &ledger.outages, plan, seed).make()
     })?;
     step("all writers have ended");
 
     cluster.wait_healthy(HEALTHY_LIMIT)?;
-    let fewest = FEWEST * usize::try_from(time.as_secs())?;
+    let fewest = FEWEST * usize::try_from(plan.time.as_secs())?;
     let mut wrong = ledger.wrong();
+    let deletions = records.history().deletions();
+    step(&format!("{deletions} deletions"));
     wrong.extend(sum_up(
         "volatile",
         records.check(&ledger)?,
@@ -58,7 +57,7 @@ pub fn keep_books(cluster: &mut TestCluster, time: Duration, spared: &[usize]) -
         ));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
-    Ok(())
+    records.vacuumed(&ledger)
 }
 
 /// Shows how it went; gives the first findings.

@@ -175,6 +175,7 @@ impl TransactionWriter {
             let value = self.transactions.history().begin(Change {
                 key: key.clone(),
                 parent,
+                deletes: false,
                 rsn,
                 node: self.node,
                 transaction: Some(number),
@@ -216,6 +217,10 @@ impl Readers {
         for node in 0..self.databases.len() {
             let since = Instant::now();
             if self.ledger.outages.has_had_one(node, since) {
+                // Nobody may have the files of a daemon open when it starts again.
+                if let Some(place) = self.databases.get_mut(node) {
+                    *place = None;
+                }
                 continue;
             }
             let Some(missing) = self.missing(node, values).await else {

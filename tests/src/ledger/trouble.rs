@@ -5,8 +5,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use ctdb_tools::local_cluster::{CommandOutput, wait_until};
+
+use super::Plan;
 use super::history::Outage;
-use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
+use crate::{HEALTHY_LIMIT, TestCluster, TestResult, is_reference, step, users_of};
 
 /// When each node was not, or not always, in the cluster.
 #[derive(Debug, Default)]
@@ -51,12 +54,16 @@ impl Outages {
     }
 }
 
+/// For the helpers of a daemon that was killed to end.
+const HELPERS_LIMIT: Duration = Duration::from_secs(30);
+
 /// Makes trouble in a cluster.
 pub(super) struct Trouble<'a> {
     cluster: &'a mut TestCluster,
     outages: &'a Outages,
-    /// Nodes that are only stopped.
-    spared: &'a [usize],
+    plan: &'a Plan,
+    /// Nodes that have not failed yet in this round.
+    to_fail: Vec<usize>,
     random: fastrand::Rng,
 }
 
@@ -72,38 +79,73 @@ impl<'a> Trouble<'a> {
     pub(super) fn new(
         cluster: &'a mut TestCluster,
         outages: &'a Outages,
-        spared: &'a [usize],
+        plan: &'a Plan,
         seed: u64,
     ) -> Self {
         Self {
             cluster,
             outages,
-            spared,
+            plan,
+            to_fail: Vec::new(),
             random: fastrand::Rng::with_seed(seed),
         }
     }
 
-    /// Goes on for this time; leaves a healthy cluster.
+    /// Goes on for the time of the plan; leaves a healthy cluster.
     ///
     /// # Panics
     ///
     /// When the cluster does not become healthy again.
-    pub(super) fn make(&mut self, duration: Duration) -> TestResult {
+    pub(super) fn make(&mut self) -> TestResult {
         let started = Instant::now();
         let all = [Failure::Kill, Failure::Stop, Failure::Restart];
         let mut kinds = all.iter().cycle();
-        let nodes = self.cluster.nodes().len();
-        while started.elapsed() < duration {
-            let node = self.random.usize(..nodes);
+        let mut turns = self.plan.turns.iter().cycle();
+        while started.elapsed() < self.plan.time {
+            if let Some(leaders) = turns.next() {
+                self.lead(leaders);
+            }
+            let node = self.next_node();
             let kind = *kinds.next().unwrap_or(&Failure::Kill);
-            let spared = self.spared.contains(&node);
-            let kind = if spared { Failure::Stop } else { kind };
             self.pause();
             self.recover(node);
             self.pause();
             self.fail(kind, node)?;
         }
         Ok(())
+    }
+
+    /// Every node has its turn before one has another.
+    fn next_node(&mut self) -> usize {
+        if self.to_fail.is_empty() {
+            self.to_fail = (0..self.cluster.nodes().len()).collect();
+            self.random.shuffle(&mut self.to_fail);
+        }
+        self.to_fail.pop().unwrap_or(0)
+    }
+
+    /// Makes one of these nodes the leader; afterwards the others may lead again.
+    fn lead(&self, leaders: &[usize]) {
+        let nodes: Vec<usize> = (0..self.cluster.nodes().len()).collect();
+        for &node in leaders {
+            self.cluster.ctdb(node, &["setleaderrole", "on"]);
+        }
+        let others: Vec<_> = nodes
+            .iter()
+            .filter(|node| !leaders.contains(node))
+            .collect();
+        for &&node in &others {
+            self.cluster.ctdb(node, &["setleaderrole", "off"]);
+        }
+        let wanted = |leader: Option<usize>| leader.is_some_and(|node| leaders.contains(&node));
+        self.cluster
+            .wait_status(&nodes, HEALTHY_LIMIT, "the wanted leader", |status| {
+                status.is_healthy(nodes.len()) && wanted(status.leader)
+            });
+        for &&node in &others {
+            self.cluster.ctdb(node, &["setleaderrole", "on"]);
+        }
+        step(&format!("one of {leaders:?} leads"));
     }
 
     fn fail(&mut self, kind: Failure, node: usize) -> TestResult {
@@ -113,14 +155,16 @@ impl<'a> Trouble<'a> {
         match kind {
             Failure::Kill => self.cluster.at_mut(node).kill(),
             Failure::Restart => self.cluster.at_mut(node).stop(),
-            Failure::Stop => drop(self.cluster.ctdb(node, &["stop"])),
+            Failure::Stop => self.order(node, "stop"),
         }
         self.pause();
         // Also while a node is missing.
-        self.recover(other);
+        if self.has_a_leader_without(node) {
+            self.recover(other);
+        }
         match kind {
-            Failure::Kill | Failure::Restart => self.cluster.at_mut(node).start()?,
-            Failure::Stop => drop(self.cluster.ctdb(node, &["continue"])),
+            Failure::Kill | Failure::Restart => self.start(node)?,
+            Failure::Stop => self.order(node, "continue"),
         }
         // A panic shows the logs.
         let healthy = self.cluster.wait_healthy(HEALTHY_LIMIT);
@@ -130,8 +174,44 @@ impl<'a> Trouble<'a> {
         Ok(())
     }
 
+    /// Stops or continues a node. The tool waits for a leader's takeover run.
+    fn order(&self, node: usize, what: &str) {
+        if self.has_a_leader_without(node) {
+            self.cluster.ctdb(node, &[what]);
+        } else {
+            let given_up = self.cluster.at(node).ctdb(["-T", "3", what]);
+            given_up.unwrap_or_else(|error| panic!("ctdb {what} on node {node}: {error}"));
+        }
+    }
+
+    fn has_a_leader_without(&self, node: usize) -> bool {
+        self.plan.leaders.iter().any(|&leader| leader != node)
+    }
+
+    /// Starts a daemon. The one of the original gives up with `database not empty on attach` if
+    /// anybody still has a volatile file open: its own lock helpers have, for some seconds after
+    /// it was killed (`data-plane.md` 1.3).
+    fn start(&mut self, node: usize) -> TestResult {
+        let node = self.cluster.at_mut(node);
+        if is_reference(node) {
+            let files = node.base().join("var/volatile");
+            if !wait_until(HELPERS_LIMIT, || users_of(&files).is_empty()) {
+                let users = users_of(&files);
+                return Err(format!("processes {users:?} have {} open", files.display()).into());
+            }
+        }
+        Ok(node.start()?)
+    }
+
+    /// Forces a recovery. Between two leaders the tool finds nobody to wait for; and when a recovery
+    /// has just begun, it may wait for another one, which does not come.
     fn recover(&self, node: usize) {
-        self.cluster.ctdb(node, &["recover"]);
+        let mut last = None;
+        let recovered = wait_until(HEALTHY_LIMIT, || {
+            last = self.cluster.at(node).ctdb(["-T", "10", "recover"]).ok();
+            last.as_ref().is_some_and(CommandOutput::success)
+        });
+        assert!(recovered, "ctdb recover on node {node}: {last:?}");
     }
 
     fn pause(&mut self) {

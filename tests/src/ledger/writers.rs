@@ -16,12 +16,14 @@ use tokio::task::JoinSet;
 use super::records::RecordWriter;
 use super::transactions::TransactionWriter;
 use super::trouble::Outages;
-use crate::{TestCluster, TestResult, in_runtime};
+use crate::{TestCluster, TestResult, in_runtime, is_reference};
 
 /// What all writers of a test share.
 #[derive(Debug)]
 pub(super) struct Ledger {
     sockets: Vec<PathBuf>,
+    /// Whether the node runs Debian's daemon.
+    references: Vec<bool>,
     pub(super) outages: Outages,
     ended: AtomicBool,
     /// What was wrong on the way.
@@ -56,6 +58,7 @@ impl Ledger {
     pub(super) fn new(cluster: &TestCluster) -> Arc<Self> {
         Arc::new(Self {
             sockets: cluster.nodes().iter().map(Node::socket).collect(),
+            references: cluster.nodes().iter().map(is_reference).collect(),
             outages: Outages::default(),
             ended: AtomicBool::new(false),
             wrong: Mutex::new(Vec::new()),
@@ -91,6 +94,10 @@ impl Ledger {
 
     pub(super) fn nodes(&self) -> usize {
         self.sockets.len()
+    }
+
+    pub(super) fn is_reference(&self, node: usize) -> bool {
+        self.references.get(node) == Some(&true)
     }
 
     pub(super) fn has_ended(&self) -> bool {

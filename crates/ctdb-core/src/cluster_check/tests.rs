@@ -357,3 +357,55 @@ fn who_times_out_is_named_once() {
     );
     assert_eq!(round.check.take_silent(), [].into());
 }
+
+fn apart(known: &Known) -> Option<(Pnn, Pnn)> {
+    let view = known.node.view();
+    let facts = Facts {
+        view: &view,
+        reports: &known.reports,
+        capabilities: &known.capabilities,
+        lock_permits: true,
+    };
+    facts.apart()
+}
+
+#[test]
+fn active_nodes_that_do_not_reach_each_other_are_apart() {
+    let mut known = Known::new();
+    assert_eq!(apart(&known), None);
+    *known.word(2, 1) = NodeFlags::DISCONNECTED | NodeFlags::UNHEALTHY;
+    assert_eq!(apart(&known), Some((pnn(2), pnn(1))));
+    known.node.set_flags(pnn(1), NodeFlags::DISCONNECTED);
+    assert_eq!(apart(&known), None, "nobody reaches node 1");
+    known.node.set_flags(pnn(1), NodeFlags::empty());
+    known.node.set_flags(pnn(2), NodeFlags::STOPPED);
+    *known.word(2, 2) = NodeFlags::STOPPED;
+    assert_eq!(apart(&known), None, "node 2 takes no part");
+}
+
+#[test]
+fn a_recovery_waits_a_while_for_nodes_that_are_apart() {
+    let (one, other) = (pnn(1), pnn(2));
+    let joins = Verdict {
+        recover: Some((RecoveryReason::MemberMissing(other), None)),
+        ..Verdict::default()
+    };
+    let lost = Verdict {
+        recover: Some((RecoveryReason::MemberLost(other), None)),
+        ..Verdict::default()
+    };
+    let mut check = ClusterCheck::new(epoch());
+    let mut look = |verdict: &Verdict, apart, millis| {
+        let now = epoch() + Duration::from_millis(millis);
+        let verdict = check.wait_for_connections(verdict.clone(), apart, now);
+        verdict.recover.is_some()
+    };
+    assert!(look(&joins, None, 0));
+    assert!(!look(&joins, Some((one, other)), 1));
+    assert!(look(&lost, Some((one, other)), 2), "that cannot wait");
+    assert!(!look(&joins, Some((one, other)), 3000));
+    assert!(look(&joins, Some((one, other)), 3001));
+    assert!(look(&joins, Some((one, other)), 9000), "once is enough");
+    assert!(look(&joins, None, 9100));
+    assert!(!look(&joins, Some((one, other)), 9200));
+}

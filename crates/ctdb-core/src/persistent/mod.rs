@@ -93,14 +93,21 @@ impl Node {
             .then_some("this client has a commit running")
     }
 
-    /// The nodes of the vnn map, and active ones outside of it, which the original forgets.
+    /// The nodes of the vnn map, and active ones outside of it, which the original forgets. Also
+    /// members that cannot be reached: the original leaves them out and reports success, but until
+    /// the cluster recovers they serve clients without the commit, and make others.
     fn commit_targets(&self) -> Vec<Pnn> {
-        let active = |pnn: &Pnn| {
-            self.cluster
+        let members = &self.cluster.vnn_map.map;
+        let takes_part = |pnn: &Pnn| {
+            let flags = self
+                .cluster
                 .node(*pnn)
-                .is_some_and(|n| !n.flags.intersects(NodeFlags::INACTIVE))
+                .map(|node| node.flags & NodeFlags::INACTIVE);
+            flags.is_some_and(|away| {
+                away.is_empty() || (away == NodeFlags::DISCONNECTED && members.contains(pnn))
+            })
         };
-        self.cluster.pnns().filter(active).collect()
+        self.cluster.pnns().filter(takes_part).collect()
     }
 
     /// One node has written the records, or has not.

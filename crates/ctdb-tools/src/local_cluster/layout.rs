@@ -166,10 +166,7 @@ impl Layout {
             &base.join("ctdb.conf"),
             &ctdb_conf(&base, address, lock.as_deref()),
         )?;
-        write(
-            &base.join("ctdb.tunables"),
-            &ctdb_tunables(marker.is_mixed(), tunables),
-        )?;
+        write(&base.join("ctdb.tunables"), &ctdb_tunables(tunables))?;
         Ok(())
     }
 
@@ -185,11 +182,6 @@ impl Layout {
 }
 
 impl Marker {
-    /// Daemons of different programs, which may call themselves by different versions.
-    fn is_mixed(&self) -> bool {
-        self.nodes.windows(2).any(|pair| pair[0].1 != pair[1].1)
-    }
-
     fn to_text(&self) -> String {
         let mut text = String::from("# Made by ctdb-cluster, which removes it with the cluster.\n");
         for (word, holds) in [
@@ -269,12 +261,8 @@ fn ctdb_conf(base: &Path, address: Ipv4Addr, cluster_lock: Option<&Path>) -> Str
 }
 
 /// Text of a node's `ctdb.tunables` (`config.md` 2.3).
-fn ctdb_tunables(mixed: bool, tunables: &[(&str, u32)]) -> String {
+fn ctdb_tunables(tunables: &[(&str, u32)]) -> String {
     let mut text = String::new();
-    if mixed {
-        // Else a node whose keepalives carry another version is shut down (cluster.md 15).
-        text.push_str("AllowMixedVersions = 1\n");
-    }
     for (name, value) in tunables {
         let _ = writeln!(text, "{name} = {value}");
     }

@@ -22,6 +22,15 @@ impl Story {
         self.part(after, node, rsn, "key", None)
     }
 
+    fn delete(&mut self, after: usize, node: usize, rsn: u64) -> usize {
+        let deletion = self.change(Some(after), node, rsn);
+        let value = self.values[deletion];
+        let entry = self.history.entry_mut(value.change).unwrap();
+        entry.change.deletes = true;
+        self.history.deletions.insert("key".to_owned(), value);
+        deletion
+    }
+
     fn part(
         &mut self,
         after: Option<usize>,
@@ -34,6 +43,7 @@ impl Story {
         let value = self.history.begin(Change {
             key: key.to_owned(),
             parent: after.map(|after| self.values[after]),
+            deletes: false,
             rsn,
             node,
             transaction,
@@ -118,6 +128,45 @@ fn what_another_node_has_had_cannot_be_lost() {
     let third = story.change(None, 2, 5);
     let outages = [story.outage(1, 1, 2), story.outage(0, 1, 2)];
     assert_one(&story.wrong(third, &outages), "another node had it");
+}
+
+#[test]
+fn a_deleted_record_begins_anew() {
+    let mut story = Story::new();
+    let first = story.change(None, 0, 7);
+    story.delete(first, 1, 9);
+    let again = story.change(None, 0, 0);
+    assert!(story.wrong(again, &[]).is_empty());
+    let deletion = story.delete(again, 0, 1);
+    let empty = story
+        .history
+        .check(&BTreeMap::new(), &[], Durability::Always);
+    assert!(empty.wrong.is_empty() && empty.lost == 0, "{empty:?}");
+    assert_eq!(story.history.deletions(), 2);
+    assert_eq!(story.values[deletion].count, 4);
+}
+
+#[test]
+fn what_comes_back_after_its_deletion_is_found() {
+    let mut story = Story::new();
+    let first = story.change(None, 0, 7);
+    let _deletion = story.delete(first, 1, 9);
+    assert_one(&story.wrong(first, &[]), "lost, but no outage");
+    let next = story.change(Some(first), 2, 11);
+    assert_one(&story.wrong(next, &[]), "lost, but no outage");
+    assert!(story.wrong(next, &[story.outage(1, 1, 2)]).is_empty());
+}
+
+#[test]
+fn what_is_gone_without_a_deletion_is_found() {
+    let mut story = Story::new();
+    let first = story.change(None, 0, 7);
+    story.delete(first, 1, 9);
+    let _lost = story.change(None, 2, 0);
+    let gone = story
+        .history
+        .check(&BTreeMap::new(), &[], Durability::WhileTheNodeLives);
+    assert_one(&gone.wrong, "lost, but no outage");
 }
 
 #[test]
