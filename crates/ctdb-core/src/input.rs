@@ -6,6 +6,7 @@ use bytes::Bytes;
 use ctdb_proto::{ClientId, Packet, Pnn};
 
 use crate::cluster_lock::ClusterLockEvent;
+use crate::config::ConfiguredNode;
 use crate::effect::{DbAnswer, EventOutcome, Ticket};
 use crate::recoverd::LockAttempt;
 
@@ -44,6 +45,11 @@ pub enum Input {
     },
     /// Answer to `Effect::TestClusterLock`.
     ClusterLockTested { ticket: Ticket, outcome: LockTest },
+    /// Answer to `Effect::ReadNodesList`: the list, or one line that says why there is none.
+    NodesList {
+        ticket: Ticket,
+        result: Result<Vec<ConfiguredNode>, String>,
+    },
     /// Leave in good order: SIGTERM, or standard input closed in test mode.
     Shutdown { code: i32, reason: String },
 }

@@ -32,6 +32,7 @@ use crate::freeze::Freezes;
 use crate::input::{Input, Record};
 use crate::migrate::{Migrator, RecordJob, Verdict};
 use crate::monitor::Monitor;
+use crate::nodes_list::Readings;
 use crate::peers::{PeerChange, Peers, Refusal};
 use crate::recoverd::Recoverd;
 use crate::serve::attach::DeferredAttach;
@@ -64,6 +65,7 @@ pub struct Node {
     pub(crate) waiting: HashMap<Ticket, Waiting>,
     pub(crate) times: Times,
     pub(crate) stat_history: StatHistory,
+    pub(crate) readings: Readings,
     /// The ban that runs on this node.
     pub(crate) ban: Option<Ban>,
     pub(crate) debug_level: i32,
@@ -80,14 +82,7 @@ pub(crate) struct Ban {
 impl Node {
     /// A node that is about to run its `init` event.
     pub fn new(config: NodeConfig, now: Instant) -> Self {
-        let nodes = config.nodes.iter().map(|line| NodeEntry {
-            addr: line.addr,
-            flags: if line.deleted {
-                NodeFlags::DELETED | NodeFlags::DISCONNECTED
-            } else {
-                NodeFlags::UNHEALTHY | NodeFlags::DISCONNECTED
-            },
-        });
+        let nodes = config.nodes.iter().map(NodeEntry::from);
         let mut cluster = Cluster::new(
             config.pnn,
             nodes.collect(),
@@ -120,6 +115,7 @@ impl Node {
             waiting: HashMap::new(),
             times: Times::new(config.started, now),
             stat_history: StatHistory::new(Times::to_wire(config.started)),
+            readings: Readings::default(),
             ban: None,
             debug_level: config.debug_level,
             stopped: false,
@@ -156,6 +152,7 @@ impl Node {
             Input::ClusterLockTested { ticket, outcome } => {
                 self.cluster_lock_tested(ticket, outcome, now);
             }
+            Input::NodesList { ticket, result } => self.nodes_list_read(ticket, &result, now),
             Input::Shutdown { code, reason } => self.shut_down(code, reason, now),
         }
         self.settle(now);
@@ -326,3 +323,6 @@ impl Node {
         self.cluster.capabilities.set(capability, on);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -93,6 +93,11 @@ impl Peers {
         }
     }
 
+    /// The nodes list has grown to this many nodes.
+    pub(crate) fn resize(&mut self, count: usize) {
+        self.links.resize_with(count, Link::default);
+    }
+
     /// Starts the keepalives; done once the `setup` event has run.
     pub(crate) fn start_keepalives(&mut self, cluster: &Cluster, now: Instant) {
         self.next_tick = Some(now + interval(cluster));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ctdb_core::{DbAnswer, DbFailure, EventOutcome, Ticket};
+use ctdb_core::{ConfiguredNode, DbAnswer, DbFailure, EventOutcome, Ticket};
 use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -84,6 +84,11 @@ pub(crate) enum ShellEvent {
         outcome: EventOutcome,
     },
     ClusterLock(LockReport),
+    /// The nodes list was read again, or why it could not be.
+    NodesList {
+        ticket: Ticket,
+        result: Result<Vec<ConfiguredNode>, String>,
+    },
 
     Signal(Signal),
     /// Some seconds have passed: look who waits for too long.

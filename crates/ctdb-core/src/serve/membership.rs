@@ -13,6 +13,7 @@ use tracing::{error, warn};
 
 use crate::effect::Effect;
 use crate::node::{Ban, Node};
+use crate::nodes_list::Purpose;
 use crate::waiting::Caller;
 
 /// Status of `GET_TUNABLE` for a name that nobody knows.
@@ -41,6 +42,8 @@ impl Node {
                 let map = self.node_map();
                 self.answer_data(caller, &map);
             }
+            Request::GetNodesFile => self.want_nodes_list(caller, Purpose::Show),
+            Request::ReloadNodesFile => self.want_nodes_list(caller, Purpose::Reload),
             Request::ModifyFlags(change) => self.modify_flags(caller, &change, now),
             Request::GetRunState => {
                 let state = self.cluster.run_state;

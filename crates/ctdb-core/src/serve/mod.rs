@@ -8,6 +8,7 @@ pub(crate) mod attach;
 mod client;
 mod database;
 mod membership;
+mod nodes_list;
 mod recovery;
 mod seqnum;
 mod statistics;
