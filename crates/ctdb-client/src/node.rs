@@ -75,6 +75,16 @@ impl NodeHandle<'_> {
         self.ask(Opcode::GET_NODEMAP).await
     }
 
+    /// The nodes list as the node reads it now, which need not be the one in force.
+    pub async fn get_nodes_file(&self) -> Result<NodeMap> {
+        self.ask(Opcode::GET_NODES_FILE).await
+    }
+
+    /// Puts the nodes list, read again, into force.
+    pub async fn reload_nodes_file(&self) -> Result<()> {
+        self.tell(Opcode::RELOAD_NODES_FILE, &NoData).await
+    }
+
     pub async fn getvnnmap(&self) -> Result<VnnMap> {
         self.ask(Opcode::GETVNNMAP).await
     }
