@@ -19,7 +19,8 @@ mod writers;
 
 use history::{Findings, History, Outcome};
 use records::Records;
-pub use story::keep_books;
+pub use story::{keep_books, keep_books_while};
 use transactions::Transactions;
+pub use trouble::Outages;
 use trouble::Trouble;
 use writers::Ledger;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ctdb_proto::DbFlags;
 
-use super::{Findings, History, Ledger, Outcome, Records, Transactions, Trouble};
+use super::{Findings, History, Ledger, Outages, Outcome, Records, Transactions, Trouble};
 use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
 
 const WRITERS: usize = 8;
@@ -24,20 +24,34 @@ const MOST_SHOWN: usize = 20;
 ///
 /// When anything is missing, or is there that should not be.
 pub fn keep_books(cluster: &mut TestCluster, time: Duration, spared: &[usize]) -> TestResult {
+    let seed = fastrand::u64(..);
+    step(&format!("seed {seed}"));
+    keep_books_while(cluster, time, |cluster, outages| {
+        Trouble::new(cluster, outages, spared, seed).make(time)
+    })
+}
+
+/// Has writers on all nodes work while something is done, which takes `time` at least and leaves
+/// all nodes healthy. A node need not run before, and not all the time: then its outages are noted.
+///
+/// # Panics
+///
+/// When anything is missing, or is there that should not be.
+pub fn keep_books_while(
+    cluster: &mut TestCluster,
+    time: Duration,
+    work: impl FnOnce(&mut TestCluster, &Outages) -> TestResult,
+) -> TestResult {
     let nodes = cluster.nodes().len();
     let ledger = Ledger::new(cluster);
     let records = Records::new("ledger.tdb", HOT_KEYS, COLD_KEYS);
     let persistent = Transactions::new("persistent.tdb", DbFlags::PERSISTENT, KEYS);
     let replicated = Transactions::new("replicated.tdb", DbFlags::REPLICATED, KEYS);
-    let seed = fastrand::u64(..);
-    step(&format!("seed {seed}"));
 
     let mut writers = records.writers(WRITERS, nodes);
     writers.extend(persistent.writers(nodes));
     writers.extend(replicated.writers(nodes));
-    ledger.work_during(writers, || {
-        Trouble::new(cluster, &ledger.outages, spared, seed).make(time)
-    })?;
+    ledger.work_during(writers, || work(cluster, &ledger.outages))?;
     step("all writers have ended");
 
     cluster.wait_healthy(HEALTHY_LIMIT)?;
