@@ -8,6 +8,7 @@ use ctdb_proto::{ClientId, Packet, Pnn};
 use crate::cluster_lock::ClusterLockEvent;
 use crate::config::ConfiguredNode;
 use crate::effect::{DbAnswer, EventOutcome, Ticket};
+use crate::explain::ScriptFailure;
 use crate::recoverd::LockAttempt;
 
 /// Something that happened, told to [`crate::Node::handle`].
@@ -31,6 +32,11 @@ pub enum Input {
     Db {
         ticket: Ticket,
         answer: Result<DbAnswer, DbFailure>,
+    },
+    /// A script of the event that runs with this ticket has failed, and so will the event.
+    ScriptFailed {
+        ticket: Ticket,
+        failure: ScriptFailure,
     },
     /// Answer to `Effect::RunEvent`.
     EventDone {

@@ -27,7 +27,8 @@ use crate::clients::Clients;
 use crate::cluster::{Cluster, NodeEntry};
 use crate::config::NodeConfig;
 use crate::effect::{Effect, Ticket};
-use crate::explain::History;
+use crate::explain::memory::Memory;
+use crate::explain::{Banner, History};
 use crate::freeze::Freezes;
 use crate::input::{Input, Record};
 use crate::migrate::{Migrator, RecordJob, Verdict};
@@ -66,6 +67,8 @@ pub struct Node {
     pub(crate) times: Times,
     pub(crate) stat_history: StatHistory,
     pub(crate) readings: Readings,
+    /// What it can explain.
+    pub(crate) memory: Memory,
     /// The ban that runs on this node.
     pub(crate) ban: Option<Ban>,
     pub(crate) debug_level: i32,
@@ -76,7 +79,10 @@ pub struct Node {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ban {
     pub(crate) length: Duration,
+    pub(crate) since: Instant,
     pub(crate) until: Instant,
+    /// Who wanted it.
+    pub(crate) by: Banner,
 }
 
 impl Node {
@@ -116,12 +122,13 @@ impl Node {
             times: Times::new(config.started, now),
             stat_history: StatHistory::new(Times::to_wire(config.started)),
             readings: Readings::default(),
+            memory: Memory::default(),
             ban: None,
             debug_level: config.debug_level,
             stopped: false,
             config,
         };
-        node.begin();
+        node.begin(now);
         node
     }
 
@@ -134,13 +141,14 @@ impl Node {
             }
             Input::LinkLost { pnn, reason } => {
                 tracing::warn!(%pnn, reason, "link lost");
-                self.peer_lost(pnn, now);
+                self.peer_lost(pnn, reason, now);
             }
             Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
             Input::ClientGone(client) => self.client_gone(client),
             Input::ClientHasRoom(ticket) => self.client_has_room(ticket, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
+            Input::ScriptFailed { ticket, failure } => self.memory.script_failed(ticket, failure),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
             Input::ClusterLock {
                 attempt,
@@ -270,6 +278,7 @@ impl Node {
         match change {
             PeerChange::None => {}
             PeerChange::Connected => {
+                self.memory.peer_connected(pnn, now);
                 self.repair_what_was_lost(pnn);
                 self.wake_recoverd(now);
             }
@@ -295,8 +304,12 @@ impl Node {
         }
     }
 
-    pub(crate) fn peer_lost(&mut self, pnn: Pnn, now: Instant) {
+    /// `why` is for who asks later.
+    pub(crate) fn peer_lost(&mut self, pnn: Pnn, why: String, now: Instant) {
         let change = self.peers.lost(pnn, &mut self.cluster);
+        if change == PeerChange::Disconnected {
+            self.memory.peer_lost(pnn, why, now);
+        }
         self.peer_changed(pnn, change, now);
     }
 

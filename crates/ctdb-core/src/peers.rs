@@ -249,7 +249,12 @@ impl Peers {
     }
 
     /// Sends the keepalives that are due, and finds the peers that are silent for too long.
-    pub(crate) fn handle_timeout(&mut self, cluster: &mut Cluster, now: Instant) -> Vec<Pnn> {
+    /// With each, for how many intervals.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) -> Vec<(Pnn, u32)> {
         let Some(due) = self.next_tick.filter(|due| *due <= now) else {
             return Vec::new();
         };
@@ -263,20 +268,19 @@ impl Peers {
         let mut dead = Vec::new();
         let me = cluster.me;
         for pnn in cluster.pnns().filter(|pnn| *pnn != me) {
-            if self.tick_one(pnn, cluster, now) {
-                dead.push(pnn);
+            if let Some(intervals) = self.tick_one(pnn, cluster, now) {
+                dead.push((pnn, intervals));
             }
         }
         dead
     }
 
-    /// One peer at a keepalive tick; true if it is dead (cluster.md 3.2).
-    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> bool {
-        let Some(link) = self.links.get_mut(pnn.index()) else {
-            return false;
-        };
+    /// One peer at a keepalive tick; if it is dead, for how many intervals it was silent
+    /// (cluster.md 3.2).
+    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> Option<u32> {
+        let link = self.links.get_mut(pnn.index())?;
         if !cluster.is_connected(pnn) {
-            return false;
+            return None;
         }
         link.silent = if link.received == 0 {
             link.silent + 1
@@ -288,14 +292,15 @@ impl Peers {
         let is_dead = link.silent >= cluster.tunables.get(Tunable::KeepaliveLimit).max(1);
         if is_dead {
             warn!("dead count reached for node {pnn}");
-            let reason = PeerLoss::Silent {
-                intervals: link.silent,
-            };
+            let intervals = link.silent;
+            let reason = PeerLoss::Silent { intervals };
             cluster.effect(Effect::DropPeer { pnn, reason });
-        } else if self.may_speak(pnn) {
+            return Some(intervals);
+        }
+        if self.may_speak(pnn) {
             self.send_keepalive(pnn, cluster, now);
         }
-        is_dead
+        None
     }
 
     fn may_speak(&self, pnn: Pnn) -> bool {

@@ -181,8 +181,16 @@ impl CoreTask {
             ShellEvent::ChainLock { wait, result } => {
                 self.databases.chain_lock(&mut self.node, wait, result, now);
             }
-            ShellEvent::EventDone { ticket, outcome } => {
+            ShellEvent::EventDone {
+                ticket,
+                outcome,
+                failure,
+            } => {
                 self.scripts.finished(ticket);
+                if let Some(failure) = failure {
+                    self.node
+                        .handle(Input::ScriptFailed { ticket, failure }, now);
+                }
                 self.node.handle(Input::EventDone { ticket, outcome }, now);
             }
             ShellEvent::ClusterLock(report) => self.lock_report(report, now),

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ctdb_core::explain::ScriptFailure;
 use ctdb_core::{ConfiguredNode, DbAnswer, DbFailure, EventOutcome, Ticket};
 use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 use tokio::net::{TcpStream, UnixStream};
@@ -82,6 +83,8 @@ pub(crate) enum ShellEvent {
     EventDone {
         ticket: Ticket,
         outcome: EventOutcome,
+        /// The script that made it fail.
+        failure: Option<ScriptFailure>,
     },
     ClusterLock(LockReport),
     /// The nodes list was read again, or why it could not be.

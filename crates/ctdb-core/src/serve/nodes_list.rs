@@ -71,17 +71,12 @@ impl Node {
         }
         for change in changes {
             match change {
-                Change::New(line) => self.add_node(line),
+                Change::New(line) => self.add_node(line, now),
                 Change::Deleted(pnn) => self.delete_node(pnn, now),
                 Change::Undeleted(pnn, addr) => {
                     warn!("Node {pnn} is UNDELETED");
-                    self.expect_node(
-                        pnn,
-                        ConfiguredNode {
-                            addr,
-                            deleted: false,
-                        },
-                    );
+                    let deleted = false;
+                    self.expect_node(pnn, ConfiguredNode { addr, deleted }, now);
                 }
             }
         }
@@ -92,7 +87,7 @@ impl Node {
         true
     }
 
-    fn add_node(&mut self, line: ConfiguredNode) {
+    fn add_node(&mut self, line: ConfiguredNode, now: Instant) {
         let count = self.cluster.nodes.len();
         let Some(pnn) = u32::try_from(count).ok().and_then(Pnn::new) else {
             return error!("there are no numbers for more than {count} nodes");
@@ -101,15 +96,17 @@ impl Node {
         self.cluster.nodes.push(NodeEntry::from(&line));
         self.peers.resize(self.cluster.nodes.len());
         if !line.deleted {
-            self.expect_node(pnn, line);
+            self.expect_node(pnn, line, now);
         }
     }
 
     /// A node that is listed now: we connect to it, and let it connect.
-    fn expect_node(&mut self, pnn: Pnn, line: ConfiguredNode) {
+    fn expect_node(&mut self, pnn: Pnn, line: ConfiguredNode, now: Instant) {
         if let Some(node) = self.cluster.node_mut(pnn) {
             *node = NodeEntry::from(&line);
         }
+        self.memory.listed(pnn, false, now);
+        self.memory.peer_expected(pnn, now);
         let addr = line.addr;
         self.cluster.effect(Effect::AddPeer { pnn, addr });
     }
@@ -117,7 +114,10 @@ impl Node {
     /// Its number stays taken. What waits for the node is told that it is gone.
     fn delete_node(&mut self, pnn: Pnn, now: Instant) {
         warn!("Node {pnn} is DELETED");
-        self.peer_lost(pnn, now);
+        let why = "it was deleted from the nodes list".to_owned();
+        self.peer_lost(pnn, why, now);
+        self.memory.listed(pnn, true, now);
+        self.memory.peer_deleted(pnn);
         if let Some(node) = self.cluster.node_mut(pnn) {
             node.flags = GONE;
             node.addr = without_ip(node.addr);
