@@ -11,6 +11,7 @@ mod backup_file;
 mod cmd_admin;
 mod cmd_backup;
 mod cmd_database;
+mod cmd_explain;
 mod cmd_ip;
 mod cmd_node;
 mod cmd_offline;
@@ -26,6 +27,7 @@ mod context;
 mod database;
 mod disable;
 mod exit;
+mod explain_text;
 mod node_flags;
 mod nodes_list;
 mod options;
@@ -235,6 +237,7 @@ async fn dispatch(name: &str, context: &mut Context, paths: &Paths) -> Outcome {
         "ban" => cmd_admin::ban(context).await,
         "unban" => cmd_admin::unban(context).await,
         "shutdown" => cmd_admin::shutdown(context).await,
+        "explain" => cmd_explain::explain(context).await,
         "reloadnodes" => cmd_reloadnodes::reloadnodes(context, paths).await,
         "recover" => cmd_admin::recover(context).await,
         "getdbmap" => cmd_database::getdbmap(context).await,
