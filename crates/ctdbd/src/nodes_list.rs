@@ -5,16 +5,16 @@
 //! read by a thread that may wait, and a program for [`COMMAND_LIMIT`] at most. The original runs
 //! the program in its event loop and waits for ever.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ctdb_conf::{CommandLine, NodeEntry, NodesList, NodesSource};
 use ctdb_core::{ConfiguredNode, Ticket};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use tracing::warn;
@@ -28,7 +28,10 @@ use crate::threads::Threads;
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
 
 /// Longest output of such a program: room for more nodes than there are numbers in practice.
-const OUTPUT_LIMIT: u64 = 1024 * 1024;
+const OUTPUT_LIMIT: usize = 1024 * 1024;
+
+/// Between two looks at a program.
+const PAUSE: Duration = Duration::from_millis(2);
 
 /// Why there is no nodes list.
 #[derive(Debug, thiserror::Error)]
@@ -120,7 +123,9 @@ fn output_of(command: &CommandLine, limit: Duration) -> Result<String, String> {
     let Some((text, status)) = output else {
         end_now(&mut child);
         let seconds = limit.as_secs_f64();
-        return Err(format!("'{program}' has not ended within {seconds} s"));
+        return Err(format!(
+            "'{program}' has not ended within {seconds} s, or says too much"
+        ));
     };
     if !status.success() {
         return Err(format!("'{program}': {status}"));
@@ -132,23 +137,33 @@ fn output_of(command: &CommandLine, limit: Duration) -> Result<String, String> {
     }
 }
 
-/// What comes until the other end is closed; `None` when that takes too long, or cannot be read.
+/// What comes until the other end is closed; `None` when that takes too long, is too much, or cannot
+/// be read. Without a thread: at the start the daemon must not have a second one yet.
 fn read_all(output: Option<ChildStdout>, deadline: Instant) -> Option<Vec<u8>> {
-    let (sender, receiver) = mpsc::sync_channel(1);
-    let output = output?;
-    thread::spawn(move || {
-        let mut text = Vec::new();
-        let read = output.take(OUTPUT_LIMIT).read_to_end(&mut text);
-        // Nobody waits any more once the time is over.
-        let _ = sender.send(read.is_ok().then_some(text));
-    });
-    let left = deadline.saturating_duration_since(Instant::now());
-    receiver.recv_timeout(left).ok().flatten()
+    let mut output = output?;
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).ok()?;
+    let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+    loop {
+        match output.read(&mut chunk) {
+            Ok(0) => return Some(text),
+            Ok(length) if text.len() < OUTPUT_LIMIT => text.extend(chunk.iter().take(length)),
+            Err(error) if is_for_later(&error) && Instant::now() < deadline => {
+                thread::sleep(PAUSE);
+            }
+            _ => return None,
+        }
+    }
+}
+
+fn is_for_later(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }
 
 /// The exit status, if the program ends in time.
 fn end_of(child: &mut Child, deadline: Instant) -> Option<ExitStatus> {
-    const PAUSE: Duration = Duration::from_millis(2);
     loop {
         match child.try_wait() {
             Ok(Some(status)) => return Some(status),
@@ -190,6 +205,14 @@ mod tests {
     }
 
     #[test]
+    fn a_program_that_talks_for_ever_is_not_listened_to() {
+        let started = Instant::now();
+        let error = output("!/usr/bin/yes 10.0.0.1", LIMIT).unwrap_err();
+        assert!(error.contains("says too much"), "{error}");
+        assert!(started.elapsed() < LIMIT);
+    }
+
+    #[test]
     fn a_program_that_hangs_is_killed_with_what_it_started() {
         let started = Instant::now();
         let dir = tempfile::tempdir().unwrap();
@@ -197,7 +220,10 @@ mod tests {
         std::fs::write(&script, "sleep 1000 &\necho $! >\"$0.pid\"\n").unwrap();
         let line = format!("!/bin/sh {}", script.display());
         let error = output(&line, Duration::from_secs(2)).unwrap_err();
-        assert_eq!(error, "'/bin/sh' has not ended within 2 s");
+        assert_eq!(
+            error,
+            "'/bin/sh' has not ended within 2 s, or says too much"
+        );
         assert!(started.elapsed() < LIMIT);
         let pid = std::fs::read_to_string(dir.path().join("list.pid")).unwrap();
         let stat = format!("/proc/{}/stat", pid.trim());

@@ -156,7 +156,7 @@ impl Page {
             }
         } else if let Some(took_part) = said.about(Topic::TOOK_PART).next() {
             let line = self.piece_of_work(took_part);
-            let text = format!("{line}its leader does not say why");
+            let text = format!("{line}another node led it, and why is not known here");
             self.line("Last recovery", &text);
         } else {
             self.line("Last recovery", "none yet");
@@ -438,7 +438,8 @@ mod tests {
         let asked = explanation(1, vec![says(Topic::TOOK_PART, None, 60, Some(59), "")]);
         let text = text(&asked, "OK", Some(&(pnn(0), None)), false);
         assert!(
-            line(&text, "Last recovery").ends_with("took 1.000 s: its leader does not say why")
+            line(&text, "Last recovery")
+                .ends_with("took 1.000 s: another node led it, and why is not known here")
         );
         assert!(text.contains("Node 0, the leader, cannot"), "{text}");
     }
