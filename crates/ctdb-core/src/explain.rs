@@ -78,6 +78,16 @@ pub enum What {
     Health(bool),
     /// The ban of this node is over.
     Unbanned,
+    /// This node does not hear the leader that others hear: it calls no election.
+    CutOff {
+        leader: Pnn,
+    },
+    /// This node does not let records be used until it hears a leader.
+    Fenced,
+    /// A node may take part again before its ban ends.
+    Readmitted {
+        pnn: Pnn,
+    },
 }
 
 /// Why it was decided.
@@ -100,6 +110,22 @@ pub enum Why {
     Told(String),
     /// Everything went well.
     Done,
+    /// This node said that it hears the leader.
+    HeardBy(Pnn),
+    Fence(FenceReason),
+    /// These two nodes do not reach each other, and the leader reaches both.
+    LinkBroken(Pnn, Pnn),
+    /// All nodes reach the node again.
+    LinksWhole,
+}
+
+/// Why a node does not let records be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FenceReason {
+    /// Others hear a leader to which this node has no connection: they go on without it.
+    LeftOut { leader: Pnn },
+    /// Somebody else holds the cluster lock and is not heard: he may go on without this node.
+    ClusterLockElsewhere,
 }
 
 /// Which script made an event fail, and how.

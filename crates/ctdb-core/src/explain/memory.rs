@@ -147,6 +147,7 @@ impl Memory {
                     *end = Some(decision.clone());
                 }
             }
+            What::Readmitted { pnn } => _ = self.bans.remove(&pnn),
             What::Banned { pnn, .. } => _ = self.bans.insert(pnn, decision.clone()),
             _ => {}
         }

@@ -258,7 +258,8 @@ fn node_of(what: &What) -> Option<Pnn> {
         | What::Banned { pnn, .. }
         | What::PeerConnected(pnn)
         | What::PeerLost(pnn)
-        | What::Listed { pnn, .. } => Some(*pnn),
+        | What::Listed { pnn, .. }
+        | What::Readmitted { pnn } => Some(*pnn),
         _ => None,
     }
 }

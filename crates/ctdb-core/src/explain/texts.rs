@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    Banner, CreditReason, Decision, ElectionReason, LeaderReason, RecoveryReason, ScriptFailure,
-    TakeoverReason, What, Why,
+    Banner, CreditReason, Decision, ElectionReason, FenceReason, LeaderReason, RecoveryReason,
+    ScriptFailure, TakeoverReason, What, Why,
 };
 use crate::recovery::Failure;
 
@@ -37,6 +37,11 @@ impl fmt::Display for What {
             Self::TakeoverRunStarted => f.write_str("takeover run started"),
             Self::TakeoverRunEnded => f.write_str("takeover run complete"),
             Self::TakeoverRunFailed => f.write_str("takeover run failed"),
+            Self::CutOff { leader } => {
+                write!(f, "no election although node {leader} is not heard")
+            }
+            Self::Fenced => f.write_str("records are blocked"),
+            Self::Readmitted { pnn } => write!(f, "ban of node {pnn} lifted"),
             Self::PeerConnected(pnn) => write!(f, "node {pnn} is connected"),
             Self::PeerLost(pnn) => write!(f, "node {pnn} is lost"),
             Self::Listed {
@@ -63,6 +68,15 @@ impl fmt::Display for Why {
             Self::Takeover(reason) => reason.fmt(f),
             Self::Failures(failures) => write_list(f, failures),
             Self::Pacing(reason) => write!(f, "{reason}, too soon after the last recovery"),
+            Self::HeardBy(pnn) => write!(f, "node {pnn} hears the leader"),
+            Self::Fence(reason) => reason.fmt(f),
+            Self::LinkBroken(a, b) => {
+                write!(
+                    f,
+                    "nodes {a} and {b} do not reach each other, the leader reaches both"
+                )
+            }
+            Self::LinksWhole => f.write_str("all nodes reach it again"),
             Self::Script(failure) => failure.fmt(f),
             Self::Banner(banner) => banner.fmt(f),
             Self::Told(text) => f.write_str(text),
@@ -154,6 +168,20 @@ impl fmt::Display for CreditReason {
             Self::NoAnswer => f.write_str("it did not answer"),
             Self::Disagrees(reason) => reason.fmt(f),
             Self::TakeoverRun => f.write_str("it failed most often in a takeover run"),
+        }
+    }
+}
+
+impl fmt::Display for FenceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LeftOut { leader } => write!(
+                f,
+                "the others follow node {leader}, to which this node has no connection"
+            ),
+            Self::ClusterLockElsewhere => {
+                f.write_str("somebody who is not heard here holds the cluster lock")
+            }
         }
     }
 }

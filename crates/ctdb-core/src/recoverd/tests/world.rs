@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    Dest, Generation, Message, NodeFlags, Pnn, RecMode, ReqControl, RunState, Srvid, VnnMap, Wire,
+    Dest, Generation, Message, NodeFlags, Opcode, Pnn, RecMode, ReqControl, RunState, Srvid,
+    VnnMap, Wire,
 };
 
 use super::fake::FakeDaemon;
@@ -44,6 +45,8 @@ enum Event {
         request: ReqControl,
     },
     Input(RecoverdInput),
+    /// The ban with this number, unless there was another one.
+    BanEnds(u32),
     /// Records that are pushed into the daemon.
     Records {
         srvid: Srvid,
@@ -298,6 +301,13 @@ impl World {
             Event::Records { srvid, data } => {
                 self.sims[to.index()].daemon.records(srvid, data);
             }
+            Event::BanEnds(number) => {
+                let daemon = &mut self.sims[to.index()].daemon;
+                if daemon.ban.0 == number {
+                    daemon.end_ban();
+                    self.wake(to);
+                }
+            }
         }
     }
 
@@ -316,6 +326,10 @@ impl World {
 
     fn serve(&mut self, to: Pnn, from: Pnn, token: Token, request: &ReqControl) {
         let answer = self.sims[to.index()].daemon.control(from, request);
+        if request.opcode == Opcode::SET_BAN_STATE {
+            let (number, time) = self.sims[to.index()].daemon.ban;
+            self.post(to, time, Event::BanEnds(number));
+        }
         if let Some(answer) = answer {
             for (srvid, data) in answer.messages {
                 let input = RecoverdInput::Message {
