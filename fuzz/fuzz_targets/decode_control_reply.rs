@@ -1,6 +1,6 @@
 //! The reply to every control, and back.
 //!
-//! Input: a byte with the opcode, a byte with the status, then the payload.
+//! Input: a byte with the opcode (255: EXPLAIN), a byte with the status, then the payload.
 #![no_main]
 
 use bytes::Bytes;
@@ -11,7 +11,10 @@ fuzz_target!(|input: &[u8]| {
     let [opcode, status, data @ ..] = input else {
         return;
     };
-    let opcode = Opcode(u32::from(*opcode));
+    let opcode = match *opcode {
+        255 => Opcode::EXPLAIN,
+        other => Opcode(u32::from(other)),
+    };
     let status = i32::from(status.cast_signed());
     let Ok(reply) = Reply::decode(opcode, status, Bytes::copy_from_slice(data)) else {
         return;

@@ -1,6 +1,6 @@
 //! The request of every control, and back.
 //!
-//! Input: a byte with the opcode, which has room for all that exist, then the payload.
+//! Input: a byte with the opcode, which has room for all of the original's (255: EXPLAIN), then the payload.
 #![no_main]
 
 use bytes::Bytes;
@@ -11,7 +11,10 @@ fuzz_target!(|input: &[u8]| {
     let Some((opcode, data)) = input.split_first() else {
         return;
     };
-    let opcode = Opcode(u32::from(*opcode));
+    let opcode = match *opcode {
+        255 => Opcode::EXPLAIN,
+        other => Opcode(u32::from(other)),
+    };
     let srvid = Srvid(0x1234);
     let Ok(request) = Request::decode(opcode, srvid, Bytes::copy_from_slice(data)) else {
         return;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use ctdb_proto::control::{
-    BanState, DbidMap, GetTunable, Iface, IfaceList, KeyData, NodeMap, PidSrvid, PublicIpInfo,
-    PublicIpList, SeqnumDb, SetTunable, TraverseStartExt, TunableList, TunableNames, Uptime,
+    BanState, DbidMap, Explanation, GetTunable, Iface, IfaceList, KeyData, NodeMap, PidSrvid,
+    PublicIpInfo, PublicIpList, SeqnumDb, SetTunable, TraverseStartExt, TunableList, TunableNames,
+    Uptime,
 };
 use ctdb_proto::{
     Capabilities, ControlFlags, DbFlags, DbId, DbStatistics, DecodeError, Dest, Opcode, RecMode,
@@ -73,6 +74,21 @@ impl NodeHandle<'_> {
 
     pub async fn get_nodemap(&self) -> Result<NodeMap> {
         self.ask(Opcode::GET_NODEMAP).await
+    }
+
+    /// Why things are as they are. Only daemons of this implementation know.
+    pub async fn explain(&self) -> Result<Explanation> {
+        self.ask(Opcode::EXPLAIN).await
+    }
+
+    /// The nodes list as the node reads it now, which need not be the one in force.
+    pub async fn get_nodes_file(&self) -> Result<NodeMap> {
+        self.ask(Opcode::GET_NODES_FILE).await
+    }
+
+    /// Puts the nodes list, read again, into force.
+    pub async fn reload_nodes_file(&self) -> Result<()> {
+        self.tell(Opcode::RELOAD_NODES_FILE, &NoData).await
     }
 
     pub async fn getvnnmap(&self) -> Result<VnnMap> {

@@ -1,6 +1,7 @@
 //! What the node wants done. Effects are data: the daemon carries them out, the simulator plays
 //! them, a test compares them. Each that an operator may ask about carries its reason.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +24,12 @@ pub enum Effect {
     SendPeer { to: Pnn, packet: Packet },
     /// Close both links to a peer and start connecting again.
     DropPeer { pnn: Pnn, reason: PeerLoss },
+    /// Start connecting to a node that the nodes list has now.
+    AddPeer { pnn: Pnn, addr: SocketAddr },
+    /// Close both links to a node that the nodes list does not have any more, for good.
+    RemovePeer { pnn: Pnn },
+    /// Read the nodes list again; answered by `Input::NodesList`.
+    ReadNodesList { ticket: Ticket },
     /// Send a packet to a local client.
     SendClient { to: ClientId, packet: Packet },
     /// Close the connection of a local client; no `Input::ClientGone` follows.

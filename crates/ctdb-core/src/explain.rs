@@ -1,10 +1,16 @@
 //! Why things are as they are: a bounded history of decisions, each with its reason as data.
 //!
 //! The log tells a story to who was watching; this answers who asks afterwards ("why is node 1
-//! leader", "why was there a recovery"). A tool prints the entries by their `Display`.
+//! leader", "why was there a recovery"). A tool prints the entries by their `Display` (`texts`).
+//!
+//! [`History`] keeps everything for a while; `memory` keeps the latest of each kind for as long as
+//! it matters; `report` makes of both what `ctdb explain` asks for.
+
+pub(crate) mod memory;
+mod report;
+mod texts;
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use ctdb_proto::{Generation, Pnn};
@@ -53,6 +59,25 @@ pub enum What {
     TakeoverRunStarted,
     TakeoverRunEnded,
     TakeoverRunFailed,
+    PeerConnected(Pnn),
+    PeerLost(Pnn),
+    /// The nodes list has this node now, or not any more.
+    Listed {
+        pnn: Pnn,
+        is_deleted: bool,
+    },
+    /// An event failed that did not fail before, or not in this way.
+    EventFailed {
+        event: &'static str,
+    },
+    /// An event that failed before has ended well.
+    EventOk {
+        event: &'static str,
+    },
+    /// This node became healthy, or not.
+    Health(bool),
+    /// The ban of this node is over.
+    Unbanned,
     /// This node does not hear the leader that others hear: it calls no election.
     CutOff {
         leader: Pnn,
@@ -77,6 +102,12 @@ pub enum Why {
     Failures(Vec<Failure>),
     /// Too soon after the last recovery.
     Pacing(RecoveryReason),
+    /// A script failed.
+    Script(ScriptFailure),
+    /// Somebody asked for it.
+    Banner(Banner),
+    /// In words of whoever saw it.
+    Told(String),
     /// Everything went well.
     Done,
     /// This node said that it hears the leader.
@@ -95,6 +126,28 @@ pub enum FenceReason {
     LeftOut { leader: Pnn },
     /// Somebody else holds the cluster lock and is not heard: he may go on without this node.
     ClusterLockElsewhere,
+}
+
+/// Which script made an event fail, and how.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ScriptFailure {
+    /// Its name without the `.script`.
+    pub script: String,
+    /// How it ended: `exit status: 1`.
+    pub how: String,
+    /// The end of what it said, on any number of lines.
+    pub output: String,
+}
+
+/// Who asked for the ban of this node.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Banner {
+    /// The recovery daemon's part of a node: the leader.
+    Leader(Pnn),
+    /// A client of a node's daemon: a tool, or the recovery daemon of the original.
+    Client(Pnn),
+    /// This node, whose ban was over before its databases were frozen.
+    Itself,
 }
 
 /// Why a node asks for an election.
@@ -203,6 +256,8 @@ pub enum TakeoverReason {
 #[derive(Debug, Default)]
 pub struct History {
     decisions: VecDeque<Decision>,
+    /// How many there ever were.
+    count: u64,
 }
 
 impl History {
@@ -214,197 +269,24 @@ impl History {
             self.decisions.pop_front();
         }
         self.decisions.push_back(Decision { at, what, why });
+        self.count += 1;
+    }
+
+    /// How many decisions there ever were.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Those that were added when there had been `known`, as far as they are remembered.
+    pub fn after(&self, known: u64) -> impl Iterator<Item = &Decision> {
+        let new = usize::try_from(self.count.saturating_sub(known)).unwrap_or(usize::MAX);
+        let skipped = self.decisions.len().saturating_sub(new);
+        self.decisions.iter().skip(skipped)
     }
 
     /// All that is remembered, the oldest first.
     pub fn decisions(&self) -> impl DoubleEndedIterator<Item = &Decision> {
         self.decisions.iter()
-    }
-}
-
-impl fmt::Display for Decision {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.why)
-    }
-}
-
-impl fmt::Display for What {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ElectionStarted => f.write_str("election started"),
-            Self::Leader(Some(pnn)) => write!(f, "leader is node {pnn}"),
-            Self::Leader(None) => f.write_str("no leader"),
-            Self::RecoveryStarted { generation } => write!(f, "recovery {generation} started"),
-            Self::RecoveryPutOff { .. } => f.write_str("recovery put off"),
-            Self::RecoveryEnded { generation, took } => {
-                write!(
-                    f,
-                    "recovery {generation} complete after {:.3} s",
-                    took.as_secs_f64()
-                )
-            }
-            Self::RecoveryFailed { generation } => write!(f, "recovery {generation} failed"),
-            Self::Credited { pnn, count, total } => {
-                write!(f, "node {pnn} got {count} banning credits, has {total}")
-            }
-            Self::Banned { pnn, .. } => write!(f, "node {pnn} banned"),
-            Self::TakeoverRunStarted => f.write_str("takeover run started"),
-            Self::TakeoverRunEnded => f.write_str("takeover run complete"),
-            Self::TakeoverRunFailed => f.write_str("takeover run failed"),
-            Self::CutOff { leader } => {
-                write!(f, "no election although node {leader} is not heard")
-            }
-            Self::Fenced => f.write_str("records are blocked"),
-            Self::Readmitted { pnn } => write!(f, "ban of node {pnn} lifted"),
-        }
-    }
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Election(reason) => reason.fmt(f),
-            Self::Leader(reason) => reason.fmt(f),
-            Self::Recovery(reason) => reason.fmt(f),
-            Self::Credit(reason) => reason.fmt(f),
-            Self::Takeover(reason) => reason.fmt(f),
-            Self::Failures(failures) => write_list(f, failures),
-            Self::Pacing(reason) => write!(f, "{reason}, too soon after the last recovery"),
-            Self::Done => f.write_str("all steps done"),
-            Self::HeardBy(pnn) => write!(f, "node {pnn} hears the leader"),
-            Self::Fence(reason) => reason.fmt(f),
-            Self::LinkBroken(a, b) => {
-                write!(
-                    f,
-                    "nodes {a} and {b} do not reach each other, the leader reaches both"
-                )
-            }
-            Self::LinksWhole => f.write_str("all nodes reach it again"),
-        }
-    }
-}
-
-fn write_list(f: &mut fmt::Formatter<'_>, failures: &[Failure]) -> fmt::Result {
-    for (index, failure) in failures.iter().enumerate() {
-        if index > 0 {
-            f.write_str("; ")?;
-        }
-        write!(f, "{failure}")?;
-    }
-    Ok(())
-}
-
-impl fmt::Display for ElectionReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LeaderSilent => f.write_str("no leader was heard in time"),
-            Self::LeaderDisconnected(pnn) => write!(f, "the leader, node {pnn}, is disconnected"),
-            Self::ColdStart => f.write_str("all nodes are connected and there never was a leader"),
-            Self::NobodyStood => f.write_str("an election was announced, but nobody stood"),
-            Self::ClusterLockLost => f.write_str("the cluster lock was lost"),
-            Self::RivalLeader(pnn) => write!(f, "node {pnn} also believes to be leader"),
-            Self::ClusterLockContended => {
-                f.write_str("the cluster lock is taken, but its holder does not lead")
-            }
-        }
-    }
-}
-
-impl fmt::Display for LeaderReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Broadcast => f.write_str("it broadcasts that it leads"),
-            Self::Standing => f.write_str("this node stands for election"),
-            Self::LostTo(pnn) => write!(f, "this node lost the election to node {pnn}"),
-            Self::Elected => f.write_str("nobody objected in the election"),
-            Self::ClusterLockTaken => f.write_str("it took the cluster lock"),
-            Self::ElectionBegan => f.write_str("an election began"),
-            Self::Resigned => f.write_str("this node must not lead any more"),
-            Self::Disconnected => f.write_str("the leader is disconnected"),
-            Self::Silent => f.write_str("the leader is silent"),
-        }
-    }
-}
-
-impl fmt::Display for RecoveryReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PreviousFailed => f.write_str("the previous recovery failed"),
-            Self::NodeInRecovery(pnn) => write!(f, "node {pnn} was in recovery mode"),
-            Self::MemberLost(pnn) => write!(f, "node {pnn} of the vnn map is lost"),
-            Self::MemberMissing(pnn) => write!(f, "active node {pnn} is not in the vnn map"),
-            Self::MemberResigned(pnn) => write!(f, "node {pnn} gave up the lmaster role"),
-            Self::ClusterLockNotHeld => f.write_str("the leader does not hold the cluster lock"),
-            Self::NodeCount { node, theirs, ours } => {
-                write!(f, "node {node} knows {theirs} nodes, the leader {ours}")
-            }
-            Self::NodemapPnn { node, index } => {
-                write!(
-                    f,
-                    "node {node} has another pnn at place {index} of its node map"
-                )
-            }
-            Self::MapGeneration { node, theirs, ours } => {
-                write!(
-                    f,
-                    "node {node} has vnn map generation {theirs}, the leader {ours}"
-                )
-            }
-            Self::MapSize { node, theirs, ours } => {
-                write!(
-                    f,
-                    "node {node} has a vnn map of {theirs} nodes, the leader of {ours}"
-                )
-            }
-            Self::MapContent { node } => write!(f, "node {node} has a different vnn map"),
-        }
-    }
-}
-
-impl fmt::Display for CreditReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoAnswer => f.write_str("it did not answer"),
-            Self::Disagrees(reason) => reason.fmt(f),
-            Self::TakeoverRun => f.write_str("it failed most often in a takeover run"),
-        }
-    }
-}
-
-impl fmt::Display for FenceReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::LeftOut { leader } => write!(
-                f,
-                "the others follow node {leader}, to which this node has no connection"
-            ),
-            Self::ClusterLockElsewhere => {
-                f.write_str("somebody who is not heard here holds the cluster lock")
-            }
-        }
-    }
-}
-
-impl fmt::Display for TakeoverReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::AfterRecovery => f.write_str("a recovery has ended"),
-            Self::PreviousFailed => f.write_str("the previous takeover run failed"),
-            Self::Requested {
-                first: Some(pnn),
-                requests: 1,
-            } => write!(f, "node {pnn} asked"),
-            Self::Requested {
-                first: Some(pnn),
-                requests,
-            } => {
-                write!(f, "node {pnn} and {} others asked", requests - 1)
-            }
-            Self::Requested {
-                first: None,
-                requests,
-            } => write!(f, "{requests} requests"),
-        }
     }
 }
 

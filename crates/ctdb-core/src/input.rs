@@ -6,7 +6,9 @@ use bytes::Bytes;
 use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 
 use crate::cluster_lock::ClusterLockEvent;
+use crate::config::ConfiguredNode;
 use crate::effect::{DbAnswer, EventOutcome, Ticket};
+use crate::explain::ScriptFailure;
 use crate::recoverd::LockAttempt;
 
 /// Something that happened, told to [`crate::Node::handle`].
@@ -33,6 +35,11 @@ pub enum Input {
     },
     /// The lock of a frozen database is gone although nobody has thawed it.
     FreezeLost(DbId),
+    /// A script of the event that runs with this ticket has failed, and so will the event.
+    ScriptFailed {
+        ticket: Ticket,
+        failure: ScriptFailure,
+    },
     /// Answer to `Effect::RunEvent`.
     EventDone {
         ticket: Ticket,
@@ -46,6 +53,11 @@ pub enum Input {
     },
     /// Answer to `Effect::TestClusterLock`.
     ClusterLockTested { ticket: Ticket, outcome: LockTest },
+    /// Answer to `Effect::ReadNodesList`: the list, or one line that says why there is none.
+    NodesList {
+        ticket: Ticket,
+        result: Result<Vec<ConfiguredNode>, String>,
+    },
     /// Leave in good order: SIGTERM, or standard input closed in test mode.
     Shutdown { code: i32, reason: String },
 }

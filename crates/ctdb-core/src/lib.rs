@@ -22,6 +22,7 @@ mod leader;
 pub mod migrate;
 mod monitor;
 mod node;
+mod nodes_list;
 mod outstanding;
 mod peers;
 pub mod persistent;

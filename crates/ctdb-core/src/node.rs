@@ -27,11 +27,13 @@ use crate::clients::Clients;
 use crate::cluster::{Cluster, NodeEntry};
 use crate::config::NodeConfig;
 use crate::effect::{Effect, Ticket};
-use crate::explain::History;
+use crate::explain::memory::Memory;
+use crate::explain::{Banner, History};
 use crate::freeze::Freezes;
 use crate::input::{Input, Record};
 use crate::migrate::{Migrator, RecordJob, Verdict};
 use crate::monitor::Monitor;
+use crate::nodes_list::Readings;
 use crate::peers::{PeerChange, Peers, Refusal};
 use crate::recoverd::Recoverd;
 use crate::serve::attach::DeferredAttach;
@@ -64,6 +66,9 @@ pub struct Node {
     pub(crate) waiting: HashMap<Ticket, Waiting>,
     pub(crate) times: Times,
     pub(crate) stat_history: StatHistory,
+    pub(crate) readings: Readings,
+    /// What it can explain.
+    pub(crate) memory: Memory,
     /// The ban that runs on this node.
     pub(crate) ban: Option<Ban>,
     pub(crate) debug_level: i32,
@@ -76,20 +81,16 @@ pub struct Node {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Ban {
     pub(crate) length: Duration,
+    pub(crate) since: Instant,
     pub(crate) until: Instant,
+    /// Who wanted it.
+    pub(crate) by: Banner,
 }
 
 impl Node {
     /// A node that is about to run its `init` event.
     pub fn new(config: NodeConfig, now: Instant) -> Self {
-        let nodes = config.nodes.iter().map(|line| NodeEntry {
-            addr: line.addr,
-            flags: if line.deleted {
-                NodeFlags::DELETED | NodeFlags::DISCONNECTED
-            } else {
-                NodeFlags::UNHEALTHY | NodeFlags::DISCONNECTED
-            },
-        });
+        let nodes = config.nodes.iter().map(NodeEntry::from);
         let mut cluster = Cluster::new(
             config.pnn,
             nodes.collect(),
@@ -117,13 +118,15 @@ impl Node {
             waiting: HashMap::new(),
             times: Times::new(config.started, now),
             stat_history: StatHistory::new(Times::to_wire(config.started)),
+            readings: Readings::default(),
+            memory: Memory::default(),
             ban: None,
             debug_level: config.debug_level,
             memory_used: 0,
             stopped: false,
             config,
         };
-        node.begin();
+        node.begin(now);
         node
     }
 
@@ -136,7 +139,7 @@ impl Node {
             }
             Input::LinkLost { pnn, reason } => {
                 tracing::warn!(%pnn, reason, "link lost");
-                self.peer_lost(pnn, now);
+                self.peer_lost(pnn, reason, now);
             }
             Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
@@ -144,6 +147,7 @@ impl Node {
             Input::ClientHasRoom(ticket) => self.client_has_room(ticket, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::FreezeLost(db) => self.freeze_lost(db, now),
+            Input::ScriptFailed { ticket, failure } => self.memory.script_failed(ticket, failure),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
             Input::ClusterLock {
                 attempt,
@@ -155,6 +159,7 @@ impl Node {
             Input::ClusterLockTested { ticket, outcome } => {
                 self.cluster_lock_tested(ticket, outcome, now);
             }
+            Input::NodesList { ticket, result } => self.nodes_list_read(ticket, &result, now),
             Input::Shutdown { code, reason } => self.shut_down(code, reason, now),
         }
         self.settle(now);
@@ -277,6 +282,7 @@ impl Node {
         match change {
             PeerChange::None => {}
             PeerChange::Connected => {
+                self.memory.peer_connected(pnn, now);
                 self.repair_what_was_lost(pnn);
                 self.wake_recoverd(now);
             }
@@ -302,8 +308,12 @@ impl Node {
         }
     }
 
-    pub(crate) fn peer_lost(&mut self, pnn: Pnn, now: Instant) {
+    /// `why` is for who asks later.
+    pub(crate) fn peer_lost(&mut self, pnn: Pnn, why: String, now: Instant) {
         let change = self.peers.lost(pnn, &mut self.cluster);
+        if change == PeerChange::Disconnected {
+            self.memory.peer_lost(pnn, why, now);
+        }
         self.peer_changed(pnn, change, now);
     }
 
@@ -330,3 +340,6 @@ impl Node {
         self.cluster.capabilities.set(capability, on);
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -98,6 +98,11 @@ impl Peers {
         }
     }
 
+    /// The nodes list has grown to this many nodes.
+    pub(crate) fn resize(&mut self, count: usize) {
+        self.links.resize_with(count, Link::default);
+    }
+
     /// Starts the keepalives; done once the `setup` event has run.
     pub(crate) fn start_keepalives(&mut self, cluster: &Cluster, now: Instant) {
         self.next_tick = Some(now + self.interval(cluster));
@@ -249,7 +254,12 @@ impl Peers {
     }
 
     /// Sends the keepalives that are due, and finds the peers that are silent for too long.
-    pub(crate) fn handle_timeout(&mut self, cluster: &mut Cluster, now: Instant) -> Vec<Pnn> {
+    /// With each, for how many intervals.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        cluster: &mut Cluster,
+        now: Instant,
+    ) -> Vec<(Pnn, u32)> {
         let Some(due) = self.next_tick.filter(|due| *due <= now) else {
             return Vec::new();
         };
@@ -260,20 +270,19 @@ impl Peers {
         let mut dead = Vec::new();
         let me = cluster.me;
         for pnn in cluster.pnns().filter(|pnn| *pnn != me) {
-            if self.tick_one(pnn, cluster, now) {
-                dead.push(pnn);
+            if let Some(intervals) = self.tick_one(pnn, cluster, now) {
+                dead.push((pnn, intervals));
             }
         }
         dead
     }
 
-    /// One peer at a keepalive tick; true if it is dead (cluster.md 3.2).
-    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> bool {
-        let Some(link) = self.links.get_mut(pnn.index()) else {
-            return false;
-        };
+    /// One peer at a keepalive tick; if it is dead, for how many intervals it was silent
+    /// (cluster.md 3.2).
+    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> Option<u32> {
+        let link = self.links.get_mut(pnn.index())?;
         if !cluster.is_connected(pnn) {
-            return false;
+            return None;
         }
         link.silent = if link.received == 0 {
             link.silent + 1
@@ -285,14 +294,15 @@ impl Peers {
         let is_dead = link.silent >= cluster.tunables.get(Tunable::KeepaliveLimit).max(1);
         if is_dead {
             warn!("dead count reached for node {pnn}");
-            let reason = PeerLoss::Silent {
-                intervals: link.silent,
-            };
+            let intervals = link.silent;
+            let reason = PeerLoss::Silent { intervals };
             cluster.effect(Effect::DropPeer { pnn, reason });
-        } else if self.may_speak(pnn) {
+            return Some(intervals);
+        }
+        if self.may_speak(pnn) {
             self.send_keepalive(pnn, cluster, now);
         }
-        is_dead
+        None
     }
 
     fn interval(&self, cluster: &Cluster) -> Duration {
@@ -348,6 +358,7 @@ fn uptime(started: Instant, now: Instant) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::tests::config;
     use crate::recoverd::tests::{epoch, pnn};
 
     const VERSION: SambaVersion = SambaVersion::new(4, 24);
@@ -359,14 +370,17 @@ mod tests {
 
     #[test]
     fn an_assumed_version_makes_nobody_leave() {
-        let mut peers = Peers::new(2, VERSION, false, epoch());
+        let mut config = config(0, &[1, 2]);
+        config.version_pinned = false;
+        let mut peers = Peers::new(&config, epoch());
         assert_eq!(uptime_told(&peers), 0);
         peers.links[1].version = Some(VERSION);
         assert_eq!(uptime_told(&peers), 3600, "the peer has the same");
         peers.links[1].version = None;
         peers.presented = Presented::Learned(SambaVersion::new(4, 17));
         assert_eq!(uptime_told(&peers), 3600, "another peer has it");
-        let set = Peers::new(2, VERSION, true, epoch());
+        config.version_pinned = true;
+        let set = Peers::new(&config, epoch());
         assert_eq!(uptime_told(&set), 3600, "the operator has said so");
     }
 }

@@ -6,6 +6,8 @@ use ctdb_proto::{
     ClientId, ControlFlags, DbFlags, DbId, Generation, Header, Pnn, ReqControl, ReqId, Srvid,
 };
 
+use crate::effect::Event;
+
 /// Where the answer of a control goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Caller {
@@ -131,4 +133,22 @@ pub(crate) enum Waiting {
         code: i32,
         reason: String,
     },
+}
+
+impl Waiting {
+    /// The event that runs, if that is what is waited for.
+    pub(crate) fn event(&self) -> Option<Event> {
+        Some(match self {
+            Self::Init => Event::Init,
+            Self::Setup => Event::Setup,
+            Self::Startup => Event::Startup,
+            Self::Monitor => Event::Monitor,
+            Self::StartRecovery { .. } => Event::StartRecovery,
+            Self::EndRecovery { .. } => Event::Recovered,
+            Self::StartIpReallocate { .. } => Event::StartIpReallocate,
+            Self::IpReallocated { .. } => Event::IpReallocated,
+            Self::Shutdown { .. } => Event::Shutdown,
+            _ => return None,
+        })
+    }
 }

@@ -504,7 +504,13 @@ impl World {
                 }
                 self.kill(pnn);
             }
-            Effect::CancelEvent { .. } | Effect::Notify(_) | Effect::SetDebugLevel(_) => {}
+            // Nobody reloads the nodes list here.
+            Effect::ReadNodesList { .. }
+            | Effect::AddPeer { .. }
+            | Effect::RemovePeer { .. }
+            | Effect::CancelEvent { .. }
+            | Effect::Notify(_)
+            | Effect::SetDebugLevel(_) => {}
         }
     }
 

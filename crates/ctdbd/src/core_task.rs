@@ -29,6 +29,7 @@ use crate::databases::Databases;
 use crate::event::{ShellEvent, Signal};
 use crate::lanes::{Inbox, Lanes};
 use crate::log::Log;
+use crate::nodes_list::NodesReader;
 use crate::peer::{LinkId, Peers, accept_peers};
 use crate::scripts::Scripts;
 
@@ -70,6 +71,8 @@ pub(crate) struct Load {
 pub(crate) struct Surroundings {
     /// The sockets, until they are served.
     pub(crate) listeners: Option<(TcpListener, UnixListener)>,
+    /// Reads the nodes list again.
+    pub(crate) nodes_list: NodesReader,
     /// Peers to connect to.
     pub(crate) peer_addresses: Vec<(Pnn, std::net::SocketAddr)>,
     /// Whom to tell that the daemon serves.
@@ -184,11 +187,22 @@ impl CoreTask {
             ShellEvent::ChainLock { wait, result } => {
                 self.databases.chain_lock(&mut self.node, wait, result, now);
             }
-            ShellEvent::EventDone { ticket, outcome } => {
+            ShellEvent::EventDone {
+                ticket,
+                outcome,
+                failure,
+            } => {
                 self.scripts.finished(ticket);
+                if let Some(failure) = failure {
+                    self.node
+                        .handle(Input::ScriptFailed { ticket, failure }, now);
+                }
                 self.node.handle(Input::EventDone { ticket, outcome }, now);
             }
             ShellEvent::ClusterLock(report) => self.lock_report(report, now),
+            ShellEvent::NodesList { ticket, result } => {
+                self.node.handle(Input::NodesList { ticket, result }, now);
+            }
             ShellEvent::Signal(signal) => self.signal(signal, now),
             ShellEvent::Tick => self.tick(now),
         }
@@ -294,6 +308,11 @@ impl CoreTask {
             Effect::DropPeer { pnn, reason } => {
                 info!(?reason, "Tearing down connection to dead node :{pnn}");
                 self.peers.reconnect(pnn);
+            }
+            Effect::AddPeer { pnn, addr } => self.peers.connect(pnn, addr),
+            Effect::RemovePeer { pnn } => self.peers.remove(pnn),
+            Effect::ReadNodesList { ticket } => {
+                self.surroundings.nodes_list.read(ticket, &self.lanes);
             }
             Effect::DropClient { client, reason } => {
                 info!(%client, ?reason, "closing the connection of a client");

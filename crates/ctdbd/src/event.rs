@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use ctdb_core::{DbAnswer, DbFailure, EventOutcome, Ticket};
+use ctdb_core::explain::ScriptFailure;
+use ctdb_core::{ConfiguredNode, DbAnswer, DbFailure, EventOutcome, Ticket};
 use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -87,8 +88,15 @@ pub(crate) enum ShellEvent {
     EventDone {
         ticket: Ticket,
         outcome: EventOutcome,
+        /// The script that made it fail.
+        failure: Option<ScriptFailure>,
     },
     ClusterLock(LockReport),
+    /// The nodes list was read again, or why it could not be.
+    NodesList {
+        ticket: Ticket,
+        result: Result<Vec<ConfiguredNode>, String>,
+    },
 
     Signal(Signal),
     /// Some seconds have passed: look who waits for too long.

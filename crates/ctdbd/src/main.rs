@@ -26,6 +26,7 @@ mod event;
 mod lanes;
 mod listen;
 mod log;
+mod nodes_list;
 mod peer;
 mod pid_file;
 mod scripts;

@@ -155,6 +155,11 @@ impl Peers {
         }
     }
 
+    /// Closes both connections for good.
+    pub(crate) fn remove(&mut self, pnn: Pnn) {
+        self.links.remove(&pnn);
+    }
+
     /// Queues a packet; without a connection it is dropped.
     pub(crate) fn send(&mut self, pnn: Pnn, packet: &Packet) {
         let Some(link) = self.links.get_mut(&pnn) else {

@@ -166,13 +166,17 @@ impl Scripts {
         let (ticket, is_monitor) = (request.ticket, request.event == MONITOR);
         let (setup, lanes) = (Arc::clone(&self.setup), self.lanes.clone());
         let task = tokio::spawn(async move {
-            let outcome = run::run_event(&setup, &request).await;
+            let (outcome, failure) = run::run_event(&setup, &request).await;
             match outcome {
                 EventOutcome::TimedOut => info!("{} event timed out", request.event),
                 EventOutcome::Failed { .. } => info!("{} event failed", request.event),
                 EventOutcome::Ok | EventOutcome::Cancelled => {}
             }
-            report(&lanes, ticket, outcome);
+            lanes.report(ShellEvent::EventDone {
+                ticket,
+                outcome,
+                failure,
+            });
         });
         self.current = Some(Current {
             ticket,
@@ -183,7 +187,11 @@ impl Scripts {
 }
 
 fn report(lanes: &Lanes, ticket: Ticket, outcome: EventOutcome) {
-    lanes.report(ShellEvent::EventDone { ticket, outcome });
+    lanes.report(ShellEvent::EventDone {
+        ticket,
+        outcome,
+        failure: None,
+    });
 }
 
 #[cfg(test)]

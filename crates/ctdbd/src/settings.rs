@@ -2,12 +2,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
 use ctdb_conf::{
-    CommandLine, Config, Diagnostic, NodeEntry, NodesList, NodesSource, Paths, RealFiles, Tunables,
-    UnknownEntries,
+    Config, Diagnostic, NodeEntry, NodesSource, Paths, RealFiles, Tunables, UnknownEntries,
 };
+
+use crate::nodes_list::{self, NodesListError};
 
 /// Why the daemon cannot run as it is configured. One clear text each; the exit code is 1.
 #[derive(Debug, thiserror::Error)]
@@ -18,15 +18,12 @@ pub(crate) enum SettingsError {
     Config { file: PathBuf, details: String },
     #[error("{kind} database directory {} does not exist", .path.display())]
     NoDirectory { kind: &'static str, path: PathBuf },
-    #[error("Failed to load nodes \"{source_name}\": {}", one_line(.details))]
-    Nodes {
-        source_name: String,
-        details: String,
-    },
+    #[error(transparent)]
+    Nodes(#[from] NodesListError),
 }
 
 /// What stands on several lines, on one: whoever starts the daemon gets one line that says it all.
-fn one_line(details: &str) -> String {
+pub(crate) fn one_line(details: &str) -> String {
     let lines = details
         .lines()
         .map(str::trim)
@@ -68,22 +65,12 @@ impl Settings {
 
     /// Reads the nodes list.
     pub(crate) fn nodes(&self) -> Result<Vec<NodeEntry>, SettingsError> {
-        let source = self.config.nodes_source(&self.paths);
-        let failed = |details: String| SettingsError::Nodes {
-            source_name: source.to_string(),
-            details,
-        };
-        let text = match &source {
-            NodesSource::File(path) => {
-                std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?
-            }
-            NodesSource::Command(command) => output_of(command).map_err(failed)?,
-        };
-        let list = NodesList::parse(&text).map_err(|error| failed(error.to_string()))?;
-        for warning in &list.warnings {
-            tracing::warn!("{source}:{}: {warning}", warning.line);
-        }
-        Ok(list.entries)
+        Ok(nodes_list::read(&self.nodes_source())?)
+    }
+
+    /// Where the nodes list comes from.
+    pub(crate) fn nodes_source(&self) -> NodesSource {
+        self.config.nodes_source(&self.paths)
     }
 
     /// Makes sure that the three database directories exist.
@@ -124,21 +111,6 @@ fn located(remarks: &[Diagnostic], file: &Path) -> String {
         .map(|remark| remark.located(file))
         .collect::<Vec<_>>()
         .join("\n")
-}
-
-/// Standard output of a program that lists the nodes.
-fn output_of(command: &CommandLine) -> Result<String, String> {
-    let (program, arguments) = command.words.split_first().ok_or("no program is named")?;
-    let output = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("cannot run '{program}': {error}"))?;
-    if !output.status.success() {
-        return Err(format!("'{program}': {}", output.status));
-    }
-    String::from_utf8(output.stdout).map_err(|error| error.to_string())
 }
 
 /// The `*.tunables` files of a folder, sorted by name.
@@ -190,14 +162,5 @@ mod tests {
         }
         assert_eq!(tunables.get(Tunable::KeepaliveInterval), 7);
         assert_eq!(tunables.get(Tunable::RecoverTimeout), 9);
-    }
-
-    #[test]
-    fn a_program_can_list_the_nodes() {
-        let command = CommandLine::parse("!/bin/echo 10.0.0.1").unwrap();
-        assert_eq!(output_of(&command).unwrap(), "10.0.0.1\n");
-        let failing = CommandLine::parse("!/bin/false").unwrap();
-        assert!(output_of(&failing).is_err());
-        assert!(output_of(&CommandLine::parse("! ").unwrap()).is_err());
     }
 }

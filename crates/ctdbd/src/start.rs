@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ctdb_conf::{LogLocation, NodeEntry};
-use ctdb_core::{ConfiguredNode, Node, NodeConfig};
+use ctdb_core::{Node, NodeConfig};
 use ctdb_proto::{Capabilities, NodeFlags, Pnn, SambaVersion};
 use ctdb_sys::process::{allow_open_files, limit_heaps, lock_memory, set_realtime};
 use tokio::runtime::Runtime;
@@ -28,6 +28,7 @@ use crate::databases::Databases;
 use crate::lanes::lanes;
 use crate::listen::{ListenError, ctdb_port, listen_tcp, listen_unix};
 use crate::log::{self, Log};
+use crate::nodes_list::{NodesReader, configured_node};
 use crate::peer::Peers;
 use crate::pid_file::PidFile;
 use crate::scripts::{ScriptSetup, Scripts};
@@ -293,6 +294,7 @@ impl Daemon {
             lanes,
             surroundings: Surroundings {
                 listeners: Some(self.listeners()?),
+                nodes_list: NodesReader::new(settings.nodes_source(), self.port),
                 peer_addresses,
                 ready,
                 log,
@@ -349,15 +351,6 @@ impl Daemon {
             started: since_1970(),
             seed: RandomState::new().build_hasher().finish(),
         }
-    }
-}
-
-fn configured_node(node: NodeEntry, port: u16) -> ConfiguredNode {
-    let unspecified = std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
-    let ip = node.address().unwrap_or(unspecified);
-    ConfiguredNode {
-        addr: SocketAddr::new(ip, port),
-        deleted: node.address().is_none(),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The whole story: writers, trouble, and the comparison at the end.
 
+use std::time::Duration;
+
 use ctdb_proto::DbFlags;
 
-use super::{Findings, History, Ledger, Outcome, Plan, Records, Transactions, Trouble};
+use super::{Findings, History, Ledger, Outages, Outcome, Plan, Records, Transactions, Trouble};
 use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
 
 const WRITERS: usize = 8;
@@ -21,24 +23,38 @@ const MOST_SHOWN: usize = 20;
 ///
 /// When anything is missing, or is there that should not be.
 pub fn keep_books(cluster: &mut TestCluster, plan: &Plan) -> TestResult {
+    let seed = fastrand::u64(..);
+    step(&format!("seed {seed}"));
+    keep_books_while(cluster, plan.time, |cluster, outages| {
+        Trouble::new(cluster, outages, plan, seed).make()
+    })
+}
+
+/// Has writers on all nodes work while something is done, which takes `time` at least and leaves
+/// all nodes healthy. A node need not run before, and not all the time: then its outages are noted.
+///
+/// # Panics
+///
+/// When anything is missing, or is there that should not be.
+pub fn keep_books_while(
+    cluster: &mut TestCluster,
+    time: Duration,
+    work: impl FnOnce(&mut TestCluster, &Outages) -> TestResult,
+) -> TestResult {
     let nodes = cluster.nodes().len();
     let ledger = Ledger::new(cluster);
     let records = Records::new("ledger.tdb", HOT_KEYS, COLD_KEYS);
     let persistent = Transactions::new("persistent.tdb", DbFlags::PERSISTENT, KEYS);
     let replicated = Transactions::new("replicated.tdb", DbFlags::REPLICATED, KEYS);
-    let seed = fastrand::u64(..);
-    step(&format!("seed {seed}"));
 
     let mut writers = records.writers(WRITERS, nodes);
     writers.extend(persistent.writers(nodes));
     writers.extend(replicated.writers(nodes));
-    ledger.work_during(writers, || {
-        Trouble::new(cluster, &ledger.outages, plan, seed).make()
-    })?;
+    ledger.work_during(writers, || work(cluster, &ledger.outages))?;
     step("all writers have ended");
 
     cluster.wait_healthy(HEALTHY_LIMIT)?;
-    let fewest = FEWEST * usize::try_from(plan.time.as_secs())?;
+    let fewest = FEWEST * usize::try_from(time.as_secs())?;
     let mut wrong = ledger.wrong();
     let deletions = records.history().deletions();
     step(&format!("{deletions} deletions"));

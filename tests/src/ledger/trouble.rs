@@ -13,33 +13,48 @@ use crate::{HEALTHY_LIMIT, TestCluster, TestResult, is_reference, step, users_of
 
 /// When each node was not, or not always, in the cluster.
 #[derive(Debug, Default)]
-pub(super) struct Outages(Mutex<Vec<(usize, Instant, Option<Instant>)>>);
+pub struct Outages {
+    of_nodes: Mutex<Spans>,
+    of_links: Mutex<Spans>,
+}
+
+/// Nodes, each with a beginning and an end.
+type Spans = Vec<(usize, Instant, Option<Instant>)>;
 
 impl Outages {
     /// Call before the failure.
-    fn begin(&self, node: usize) {
-        self.lock().push((node, Instant::now(), None));
+    pub fn begin(&self, node: usize) {
+        lock(&self.of_nodes).push((node, Instant::now(), None));
+    }
+
+    /// Call when the node goes on, but may not hear from all others: what they commit it gets only
+    /// with the next recovery.
+    pub fn begin_apart(&self, node: usize) {
+        lock(&self.of_links).push((node, Instant::now(), None));
     }
 
     /// Call when the cluster is healthy again.
-    fn end(&self, node: usize) {
-        for (of, _, to) in self.lock().iter_mut() {
-            if *of == node {
-                to.get_or_insert_with(Instant::now);
+    pub fn end(&self, node: usize) {
+        for spans in [&self.of_nodes, &self.of_links] {
+            for (of, _, to) in lock(spans).iter_mut() {
+                if *of == node {
+                    to.get_or_insert_with(Instant::now);
+                }
             }
         }
     }
 
-    /// Whether the node has been out at that moment or later.
+    /// Whether the node has been out, or apart, at that moment or later.
     pub(super) fn has_had_one(&self, node: usize, since: Instant) -> bool {
         let later = |to: &Option<Instant>| to.is_none_or(|to| to >= since);
-        self.lock()
-            .iter()
-            .any(|(of, _, to)| *of == node && later(to))
+        [&self.of_nodes, &self.of_links].into_iter().any(|spans| {
+            let spans = lock(spans);
+            spans.iter().any(|(of, _, to)| *of == node && later(to))
+        })
     }
 
     pub(super) fn all(&self) -> Vec<Outage> {
-        self.lock()
+        lock(&self.of_nodes)
             .iter()
             .map(|&(node, from, to)| Outage {
                 node,
@@ -48,10 +63,10 @@ impl Outages {
             })
             .collect()
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, Vec<(usize, Instant, Option<Instant>)>> {
-        self.0.lock().expect("nobody panics while holding it")
-    }
+fn lock(spans: &Mutex<Spans>) -> MutexGuard<'_, Spans> {
+    spans.lock().expect("nobody panics while holding it")
 }
 
 /// For the helpers of a daemon that was killed to end.

@@ -77,7 +77,13 @@ impl Times {
 
 impl Node {
     /// First effects of a new node.
-    pub(super) fn begin(&mut self) {
+    pub(super) fn begin(&mut self, now: Instant) {
+        let me = self.cluster.me;
+        for pnn in self.cluster.broadcast_targets(Dest::All) {
+            if pnn != me {
+                self.memory.peer_expected(pnn, now);
+            }
+        }
         tracing::warn!(
             "Set runstate to {} ({})",
             RunState::Init,
@@ -108,6 +114,9 @@ impl Node {
         let Some(waiting) = self.waiting.remove(&ticket) else {
             return;
         };
+        if let Some(event) = waiting.event() {
+            self.remember_event(ticket, &event, outcome, now);
+        }
         match waiting {
             Waiting::Init => self.init_done(outcome),
             Waiting::Setup => self.setup_done(outcome, now),
@@ -131,6 +140,28 @@ impl Node {
                 self.answer_status(caller, status_of(outcome));
             }
             other => tracing::error!(?other, "an event ended that was none"),
+        }
+    }
+
+    fn remember_event(
+        &mut self,
+        ticket: Ticket,
+        event: &Event,
+        outcome: EventOutcome,
+        now: Instant,
+    ) {
+        let name = event.name();
+        match outcome {
+            EventOutcome::Ok => self.memory.event_ok(name, now),
+            EventOutcome::Failed { status } => {
+                let otherwise = format!("status {status}");
+                self.memory.event_failed(name, ticket, &otherwise, now);
+            }
+            EventOutcome::TimedOut => {
+                self.memory
+                    .event_failed(name, ticket, "it ran out of time", now);
+            }
+            EventOutcome::Cancelled => {}
         }
     }
 
@@ -316,11 +347,13 @@ impl Node {
             Health::Healthy => {
                 tracing::warn!("monitor event OK - node re-enabled");
                 self.set_my_flag(NodeFlags::UNHEALTHY, false);
+                self.memory.health(true, now);
                 (Notification::Healthy, "HEALTHY")
             }
             Health::Unhealthy => {
                 tracing::warn!("monitor event failed - disabling node");
                 self.set_my_flag(NodeFlags::UNHEALTHY, true);
+                self.memory.health(false, now);
                 (Notification::Unhealthy, "UNHEALTHY")
             }
         };

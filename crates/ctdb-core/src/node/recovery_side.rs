@@ -26,7 +26,7 @@ impl Node {
     }
 
     /// Calls the recovery daemon's part with what this node sees.
-    fn with_recoverd(&mut self, call: impl FnOnce(&mut Recoverd, &View<'_>)) {
+    fn with_recoverd(&mut self, now: Instant, call: impl FnOnce(&mut Recoverd, &View<'_>)) {
         let Some(recoverd) = &mut self.recoverd else {
             return;
         };
@@ -54,15 +54,17 @@ impl Node {
         };
         call(recoverd, &view);
         self.recoverd_wake = recoverd.poll_timeout(&view);
+        self.memory
+            .take_in(recoverd.history(), recoverd.recovery(), now);
     }
 
     /// Something that the recovery daemon's part looks at may have changed, or time has passed.
     pub(crate) fn wake_recoverd(&mut self, now: Instant) {
-        self.with_recoverd(|recoverd, view| recoverd.handle_timeout(view, now));
+        self.with_recoverd(now, |recoverd, view| recoverd.handle_timeout(view, now));
     }
 
     fn tell_recoverd(&mut self, input: RecoverdInput, now: Instant) {
-        self.with_recoverd(|recoverd, view| recoverd.handle(input, view, now));
+        self.with_recoverd(now, |recoverd, view| recoverd.handle(input, view, now));
     }
 
     /// Carries out one thing that the recovery daemon's part wants; `false` if there is none.

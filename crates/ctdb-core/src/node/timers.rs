@@ -35,8 +35,9 @@ impl Node {
     }
 
     pub(super) fn run_timers(&mut self, now: Instant) {
-        for pnn in self.peers.handle_timeout(&mut self.cluster, now) {
-            self.peer_lost(pnn, now);
+        for (pnn, intervals) in self.peers.handle_timeout(&mut self.cluster, now) {
+            let why = format!("nothing was heard of it for {intervals} keepalive intervals");
+            self.peer_lost(pnn, why, now);
         }
         for asker in self.cluster.expired_controls(now) {
             let timeouts = &mut self.cluster.statistics.timeouts;

@@ -6,13 +6,15 @@ use std::time::{Duration, Instant};
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    BanState, Capabilities, IfaceList, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap,
+    BanState, Capabilities, ClientId, IfaceList, NodeAndFlags, NodeFlagChange, NodeFlags, NodeMap,
     PublicIpList, RunState, SockAddr, TunableList, TunableNames,
 };
 use tracing::{error, warn};
 
 use crate::effect::Effect;
+use crate::explain::Banner;
 use crate::node::{Ban, Node};
+use crate::nodes_list::Purpose;
 use crate::waiting::Caller;
 
 /// Status of `GET_TUNABLE` for a name that nobody knows.
@@ -41,6 +43,12 @@ impl Node {
                 let map = self.node_map();
                 self.answer_data(caller, &map);
             }
+            Request::Explain => {
+                let explanation = self.explanation(now);
+                self.answer_data(caller, &explanation);
+            }
+            Request::GetNodesFile => self.want_nodes_list(caller, Purpose::Show),
+            Request::ReloadNodesFile => self.want_nodes_list(caller, Purpose::Reload),
             Request::ModifyFlags(change) => self.modify_flags(caller, &change, now),
             Request::GetRunState => {
                 let state = self.cluster.run_state;
@@ -192,22 +200,32 @@ impl Node {
         if ban.time.is_zero() {
             error!("Unbanning this node");
             self.ban = None;
+            self.memory.unbanned("it was asked for", now);
             return self.change_my_flag(caller, NodeFlags::BANNED, false, now);
         }
         if self.cluster.tunables.get(Tunable::EnableBans) == 0 {
             error!("Bans are disabled - ignoring ban of node {}", ban.pnn);
             return self.answer_status(caller, 0);
         }
-        self.ban_for(ban.time, now);
+        let by = if caller.client == ClientId::NONE {
+            Banner::Leader(caller.node)
+        } else {
+            Banner::Client(caller.node)
+        };
+        self.ban_for(ban.time, by, now);
         self.answer_status(caller, 0);
     }
 
-    fn ban_for(&mut self, length: Duration, now: Instant) {
+    fn ban_for(&mut self, length: Duration, by: Banner, now: Instant) {
         error!("Banning this node for {} seconds", length.as_secs());
         let was_banned = self.ban.is_some();
+        let (since, until) = (now, now + length);
+        self.memory.banned(self.cluster.me, until, by, now);
         self.ban = Some(Ban {
             length,
-            until: now + length,
+            since,
+            until,
+            by,
         });
         self.set_my_flag(NodeFlags::BANNED, true);
         if !was_banned {
@@ -224,12 +242,11 @@ impl Node {
             error!(
                 "Banning timed out, but not all databases frozen yet - banning this node again."
             );
-            return self.ban_for(
-                self.cluster.tunables.seconds(Tunable::RecoveryBanPeriod),
-                now,
-            );
+            let length = self.cluster.tunables.seconds(Tunable::RecoveryBanPeriod);
+            return self.ban_for(length, Banner::Itself, now);
         }
         error!("Banning timed out");
+        self.memory.unbanned("its time is over", now);
         self.ban = None;
         self.set_my_flag(NodeFlags::BANNED, false);
         self.wake_recoverd(now);

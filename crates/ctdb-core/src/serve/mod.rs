@@ -9,6 +9,7 @@ mod client;
 mod database;
 mod db_flags;
 mod membership;
+mod nodes_list;
 mod recovery;
 mod seqnum;
 mod statistics;

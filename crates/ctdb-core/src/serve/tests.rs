@@ -1,21 +1,19 @@
 //! A whole node and what its clients and peers ask of it, above all what is the end of the original
 //! or what it never answers (data-plane.md 14).
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ctdb_conf::{Tunable, Tunables};
+use ctdb_conf::Tunable;
 use ctdb_proto::control::{Request, TransDb};
 use ctdb_proto::{
-    Body, Capabilities, ClientId, ControlFlags, DbFlags, DbId, DbStatistics, DbidEntry, DbidMap,
-    Dest, Generation, Header, NodeFlags, Opcode, Packet, Pnn, RecBuffer, RecMode, RecordFlags,
-    RecordHeader, ReplyControl, ReqControl, ReqId, ReqMessage, Rsn, RunState, SambaVersion, Srvid,
-    SrvidMessage, Statistics, Wire,
+    Body, ClientId, ControlFlags, DbFlags, DbId, DbStatistics, DbidEntry, DbidMap, Dest,
+    Generation, Header, NodeFlags, Opcode, Packet, Pnn, RecBuffer, RecMode, RecordFlags,
+    RecordHeader, ReplyControl, ReqControl, ReqId, ReqMessage, Rsn, RunState, Srvid, SrvidMessage,
+    Statistics, Wire,
 };
 
 use super::encoded;
-use crate::config::{ConfiguredNode, NodeConfig};
 use crate::database::{Database, Freeze};
 use crate::effect::{DbAnswer, DbOp, Effect, Ticket};
 use crate::input::{DbFailure, Input};
@@ -49,7 +47,7 @@ impl Fixture {
     )]
     fn new() -> Self {
         let now = Instant::now();
-        let mut node = Node::new(config(), now);
+        let mut node = Node::new(crate::node::tests::config(0, &[1, 2, 3]), now);
         let cluster = &mut node.cluster;
         cluster.run_state = RunState::Running;
         cluster.rec_mode = RecMode::Normal;
@@ -160,31 +158,6 @@ impl Fixture {
 
     fn in_recovery(&self) -> bool {
         self.node.cluster.rec_mode == RecMode::Active
-    }
-}
-
-fn config() -> NodeConfig {
-    let line = |last| ConfiguredNode {
-        addr: SocketAddr::from((Ipv4Addr::new(127, 0, 0, last), 4379)),
-        deleted: false,
-    };
-    NodeConfig {
-        pnn: pnn(0),
-        nodes: vec![line(1), line(2), line(3)],
-        tunables: Tunables::default(),
-        capabilities: Capabilities::DEFAULT,
-        start_flags: NodeFlags::empty(),
-        cluster_lock: None,
-        leader_timeout: Duration::from_secs(5),
-        failover_disabled: false,
-        version: SambaVersion::new(4, 24),
-        version_pinned: false,
-        fast_start: true,
-        persistent_databases: Vec::new(),
-        pid: 1,
-        debug_level: 3,
-        started: Duration::ZERO,
-        seed: 1,
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{ClientId, DecodeError, Srvid, Wire};
 
 pub mod db;
 mod error;
+pub mod explain;
 pub mod ip;
 pub mod node;
 mod opcode;
@@ -23,6 +24,7 @@ pub mod tunable;
 
 pub use db::{DbVacuum, DbidEntry, DbidMap, KeyData, PullDbExt, SeqnumDb, TransDb};
 pub use error::ControlDecodeError;
+pub use explain::{Explanation, Statement, Topic};
 pub use ip::{
     AddrInfo, Connection, ConnectionList, Iface, IfaceList, PublicIp, PublicIpInfo, PublicIpList,
     TickleList,

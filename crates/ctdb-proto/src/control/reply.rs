@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 
 use super::{
-    BanState, DbidMap, EchoData, IfaceList, NodeMap, PublicIpInfo, PublicIpList, ReplyControl,
-    TickleList, TunableList, TunableNames, Uptime,
+    BanState, DbidMap, EchoData, Explanation, IfaceList, NodeMap, PublicIpInfo, PublicIpList,
+    ReplyControl, TickleList, TunableList, TunableNames, Uptime,
 };
 use crate::text::{decode_cstr, encode_cstr};
 use crate::{
@@ -180,6 +180,7 @@ replies! {
         NumRecords(u32): DB_PULL | DB_PUSH_CONFIRM,
         DbOpenFlags(TdbOpenFlags): DB_OPEN_FLAGS,
         EchoData(EchoData): ECHO_DATA,
+        Explanation(Explanation): EXPLAIN,
     }
 }
 

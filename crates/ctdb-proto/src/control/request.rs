@@ -271,6 +271,7 @@ requests! {
         DISABLE_NODE => DisableNode,
         ENABLE_NODE => EnableNode,
         START_IPREALLOCATE => StartIpReallocate,
+        EXPLAIN => Explain,
     }
     // Whatever the data is, nobody ever looked at it.
     argument_ignored {

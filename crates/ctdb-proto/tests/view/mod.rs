@@ -194,7 +194,9 @@ impl View for Reply {
             | Self::NumClients(_)
             | Self::Pid(_)
             | Self::Pnn(_)
-            | Self::RecMode(_) => Value::Null,
+            | Self::RecMode(_)
+            // Ours: it is in no recording.
+            | Self::Explanation(_) => Value::Null,
             Self::DbPath(path) => json!({ "path": path }),
             Self::DbName(name) => json!({ "name": name }),
             Self::DbHealth(reason) => json!({ "reason": reason }),

@@ -9,8 +9,8 @@ use std::thread::JoinHandle;
 use bytes::{Bytes, BytesMut};
 use ctdb_proto::control::{Reply, Request};
 use ctdb_proto::{
-    Body, CURRENT_NODE, FrameReader, Generation, Header, Packet, Padding, RecData, ReplyCall,
-    ReqId, ReqMessage, Srvid, SrvidMessage, Transport, Wire, decode_exact,
+    Body, CURRENT_NODE, DisableMessage, FrameReader, Generation, Header, Packet, Padding, RecData,
+    ReplyCall, ReqId, ReqMessage, Srvid, SrvidMessage, Transport, Wire, decode_exact,
 };
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -149,6 +149,10 @@ impl Daemon {
             Body::ReqMessage(message) if message.srvid == Srvid::TAKEOVER_RUN => {
                 let question: SrvidMessage = decode_exact(message.data).unwrap();
                 self.send_number(question.srvid, self.state.borrow().leader);
+            }
+            Body::ReqMessage(message) if message.srvid == Srvid::DISABLE_RECOVERIES => {
+                let question: DisableMessage = decode_exact(message.data).unwrap();
+                self.send_number(question.srvid, header.dest);
             }
             other => panic!("unexpected packet {other:?}"),
         }

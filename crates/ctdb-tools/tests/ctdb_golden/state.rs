@@ -1,5 +1,6 @@
 //! The cluster of a case: what a daemon would know, and how it answers controls.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -35,6 +36,8 @@ pub(crate) struct State {
     debug_level: i32,
     tunables: Tunables,
     started: TimeVal,
+    /// Texts of nodes lists, by the names of their files.
+    nodes_files: BTreeMap<String, String>,
     /// Service ids of the extra client.
     client_srvids: Option<Vec<Srvid>>,
 }
@@ -58,6 +61,37 @@ struct Address {
     ip: PublicIp,
     /// `None`: all nodes.
     known_on: Option<Vec<u32>>,
+}
+
+fn nodes_files(cluster: &Value) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    for (name, text) in cluster["files"].as_object().into_iter().flatten() {
+        files.insert(name.clone(), text.as_str().unwrap().to_owned());
+    }
+    if let Some(text) = cluster["nodes_command"]["stdout"].as_str() {
+        files.insert("nodes".to_owned(), text.to_owned());
+    }
+    files
+}
+
+/// What `GET_NODES_FILE` says of a list.
+fn listed(text: &str) -> NodeMap {
+    let line = |(pnn, line): (u32, &str)| {
+        let flags = if line.starts_with('#') {
+            NodeFlags::DELETED
+        } else {
+            NodeFlags::empty()
+        };
+        let ip: IpAddr = line.parse().unwrap_or(IpAddr::from([0; 4]));
+        NodeAndFlags {
+            pnn: Pnn::new(pnn).unwrap(),
+            flags,
+            addr: SockAddr(SocketAddr::new(ip, 4379)),
+        }
+    };
+    NodeMap {
+        nodes: (0..).zip(text.lines()).map(line).collect(),
+    }
 }
 
 fn number(value: &Value) -> u32 {
@@ -92,6 +126,7 @@ impl State {
             debug_level: 0,
             tunables: Tunables::default(),
             started: TimeVal::from(SystemTime::now()),
+            nodes_files: nodes_files(cluster),
             client_srvids: list(&cluster["clients"]).first().map(|client| {
                 list(&client["srvids"])
                     .iter()
@@ -142,6 +177,8 @@ impl State {
                 last_recovery_started: self.started,
                 last_recovery_finished: self.started,
             }),
+            Request::GetNodesFile => self.nodes_file(pnn),
+            Request::ReloadNodesFile => self.reload_nodes(),
             Request::DisableNode => self.flag(pnn, NodeFlags::PERMANENTLY_DISABLED, true),
             Request::EnableNode => self.flag(pnn, NodeFlags::PERMANENTLY_DISABLED, false),
             Request::StopNode => self.flag(pnn, NodeFlags::STOPPED, true),
@@ -207,6 +244,33 @@ impl State {
             Request::Trans3Commit(records) => self.commit(&records),
             _ => Reply::FAILED,
         }
+    }
+
+    /// The list that a node reads: its own file if it has one, and an empty one is unreadable.
+    fn nodes_file(&self, pnn: u32) -> Reply {
+        let own = self.nodes_files.get(&format!("nodes.{pnn}"));
+        let text = own.or_else(|| self.nodes_files.get("nodes"));
+        match text.filter(|text| !text.is_empty()) {
+            Some(text) => Reply::NodeMap(listed(text)),
+            None => Reply::FAILED,
+        }
+    }
+
+    fn reload_nodes(&mut self) -> Reply {
+        let listed = listed(&self.nodes_files["nodes"]);
+        for (index, line) in listed.nodes.iter().enumerate() {
+            let is_deleted = line.flags.contains(NodeFlags::DELETED);
+            match self.nodes.get_mut(index) {
+                Some(node) if node.flags.contains(NodeFlags::DELETED) == is_deleted => {}
+                Some(node) => node.flags = line.flags,
+                None => self.nodes.push(Node {
+                    address: line.addr.ip(),
+                    flags: line.flags,
+                    capabilities: Capabilities::DEFAULT,
+                }),
+            }
+        }
+        Reply::DONE
     }
 
     fn done(&mut self, change: impl FnOnce(&mut Self)) -> Reply {

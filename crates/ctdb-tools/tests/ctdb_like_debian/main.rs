@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper of a test may fail it")]
 
 mod databases;
+mod nodes_lists;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -214,6 +215,7 @@ fn both_tools_say_the_same_of_debians_daemon() {
     let cluster = healthy_cluster(&needed("ctdb"), &needed("ctdbd"));
     compare(&cluster);
     databases::compare_all(&cluster);
+    nodes_lists::compare(&cluster);
     cluster.remove().unwrap();
 }
 
@@ -229,6 +231,7 @@ fn both_tools_say_the_same_of_our_daemon() {
     compare(&cluster);
     databases::compare_all(&cluster);
     compare_changes(&mut cluster);
+    nodes_lists::compare(&cluster);
     cluster.remove().unwrap();
 }
 

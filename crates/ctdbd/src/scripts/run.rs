@@ -3,9 +3,11 @@
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::ExitStatus;
 
 use ctdb_conf::LogLevel;
 use ctdb_core::EventOutcome;
+use ctdb_core::explain::ScriptFailure;
 use tokio::net::unix::pipe;
 use tokio::time::timeout_at;
 use tracing::{debug, error, warn};
@@ -17,35 +19,42 @@ use crate::children::{Group, log_lines, log_output, output_pipe};
 /// Output of a script beyond this many bytes is read and forgotten.
 const OUTPUT_LIMIT: usize = 1024 * 1024;
 
+/// How much of the end of a script's output is kept to explain its failure.
+const KEPT_OUTPUT: usize = 1000;
+
 /// How waiting for one script ended.
 enum ScriptEnd {
-    Result(ScriptResult),
-    TimedOut,
+    GoOn,
+    Failed(ScriptFailure),
+    TimedOut(ScriptFailure),
 }
 
-/// Runs an event to its end, or to its deadline. Kills the running script when dropped.
-pub(super) async fn run_event(setup: &ScriptSetup, request: &Request) -> EventOutcome {
+/// Runs an event to its end, or to its deadline; says which script made it fail. Kills the running
+/// script when dropped.
+pub(super) async fn run_event(
+    setup: &ScriptSetup,
+    request: &Request,
+) -> (EventOutcome, Option<ScriptFailure>) {
     let scripts = match script_names(&setup.dir) {
         Ok(scripts) => scripts,
         Err(error) => {
             warn!("event script dir {}: {error}", setup.dir.display());
             let status = error.raw_os_error().unwrap_or(SOME_SCRIPT_FAILED);
-            return EventOutcome::Failed { status };
+            return (EventOutcome::Failed { status }, None);
         }
     };
     debug!(arguments = ?request.arguments, "running event {}", request.event);
     for file_name in scripts {
         match run_script(setup, request, &file_name).await {
-            ScriptEnd::Result(ScriptResult::Ok | ScriptResult::Disabled) => {}
-            ScriptEnd::Result(ScriptResult::Failed) => {
-                return EventOutcome::Failed {
-                    status: SOME_SCRIPT_FAILED,
-                };
+            ScriptEnd::GoOn => {}
+            ScriptEnd::Failed(failure) => {
+                let status = SOME_SCRIPT_FAILED;
+                return (EventOutcome::Failed { status }, Some(failure));
             }
-            ScriptEnd::TimedOut => return EventOutcome::TimedOut,
+            ScriptEnd::TimedOut(failure) => return (EventOutcome::TimedOut, Some(failure)),
         }
     }
-    EventOutcome::Ok
+    (EventOutcome::Ok, None)
 }
 
 /// File names of the scripts in a folder, `NN.name.script`, in the order of their bytes.
@@ -76,18 +85,27 @@ async fn run_script(setup: &ScriptSetup, request: &Request, file_name: &str) -> 
     const OWNER_MAY_EXECUTE: u32 = 0o100;
     let path = setup.dir.join(file_name);
     let name = file_name.strip_suffix(".script").unwrap_or(file_name);
+    let failure = |how: String, output: &[u8]| ScriptFailure {
+        script: name.to_owned(),
+        how,
+        output: last_lines(output),
+    };
+    let cannot_run = |error: &io::Error| match status::of_spawn_error(error) {
+        ScriptResult::Failed => ScriptEnd::Failed(failure(format!("cannot be run: {error}"), &[])),
+        ScriptResult::Ok | ScriptResult::Disabled => ScriptEnd::GoOn,
+    };
     match std::fs::metadata(&path) {
         Ok(found) if found.mode() & OWNER_MAY_EXECUTE == 0 => {
-            return ScriptEnd::Result(ScriptResult::Disabled);
+            return ScriptEnd::GoOn;
         }
         Ok(_) => {}
-        Err(error) => return ScriptEnd::Result(status::of_spawn_error(&error)),
+        Err(error) => return cannot_run(&error),
     }
     let (mut group, mut output) = match start(setup, request, &path, name) {
         Ok(started) => started,
         Err(error) => {
             warn!("event script {} cannot be run: {error}", path.display());
-            return ScriptEnd::Result(status::of_spawn_error(&error));
+            return cannot_run(&error);
         }
     };
     let mut text = Vec::new();
@@ -99,14 +117,20 @@ async fn run_script(setup: &ScriptSetup, request: &Request, file_name: &str) -> 
     let prefix = format!("{name}: ");
     log_lines(&prefix, &text, LogLevel::ERROR);
     match end {
-        Ok(Ok(result)) => ScriptEnd::Result(result),
+        Ok(Ok(status)) => match status::of_exit(status) {
+            ScriptResult::Failed => ScriptEnd::Failed(failure(status.to_string(), &text)),
+            ScriptResult::Ok | ScriptResult::Disabled => ScriptEnd::GoOn,
+        },
         Ok(Err(error)) => {
             error!("{prefix}waiting for its end: {error}");
-            ScriptEnd::Result(ScriptResult::Failed)
+            ScriptEnd::Failed(failure(error.to_string(), &text))
         }
         Err(_) => {
             end_hung_script(setup, request, group);
-            ScriptEnd::TimedOut
+            ScriptEnd::TimedOut(failure(
+                "it hung until the event ran out of time".into(),
+                &text,
+            ))
         }
     }
 }
@@ -133,7 +157,7 @@ async fn wait_and_read(
     group: &mut Group,
     output: &mut pipe::Receiver,
     text: &mut Vec<u8>,
-) -> io::Result<ScriptResult> {
+) -> io::Result<ExitStatus> {
     let mut open = true;
     loop {
         tokio::select! {
@@ -144,9 +168,22 @@ async fn wait_and_read(
             }
             status = group.child().wait() => {
                 read_available(output, text);
-                return status.map(status::of_exit);
+                return status;
             }
         }
+    }
+}
+
+/// The end of what a script said, from the beginning of a line if it has several.
+fn last_lines(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let text = text.trim_end();
+    let mut starts = text.len().saturating_sub(KEPT_OUTPUT)..=text.len();
+    let start = starts.find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let tail = text.get(start..).unwrap_or_default();
+    match tail.split_once('\n') {
+        Some((_, whole_lines)) if start > 0 => whole_lines.to_owned(),
+        _ => tail.to_owned(),
     }
 }
 
@@ -198,6 +235,16 @@ fn end_hung_script(setup: &ScriptSetup, request: &Request, group: Group) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_lines_are_kept() {
+        assert_eq!(last_lines(b"one\ntwo\n\n"), "one\ntwo");
+        let long = "a line of 20 bytes..\n".repeat(200);
+        let kept = last_lines(long.as_bytes());
+        assert!(kept.len() <= KEPT_OUTPUT && kept.len() > KEPT_OUTPUT - 50);
+        assert!(kept.starts_with("a line"), "{kept}");
+        assert!(last_lines(&[0xFF; 5000]).len() <= KEPT_OUTPUT + 3);
+    }
 
     #[test]
     fn script_names_have_two_digits_and_a_dot() {

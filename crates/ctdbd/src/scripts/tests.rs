@@ -49,7 +49,10 @@ impl Fixture {
 
     async fn next(&mut self) -> (Ticket, EventOutcome) {
         let next = tokio::time::timeout(LONG, self.inbox.next()).await;
-        let ShellEvent::EventDone { ticket, outcome } = next.expect("an event ends in time") else {
+        let ShellEvent::EventDone {
+            ticket, outcome, ..
+        } = next.expect("an event ends in time")
+        else {
             panic!("not the end of an event")
         };
         self.scripts.finished(ticket);

@@ -6,14 +6,17 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod at_once;
 mod backup_file;
 mod cmd_admin;
 mod cmd_backup;
 mod cmd_database;
+mod cmd_explain;
 mod cmd_ip;
 mod cmd_node;
 mod cmd_offline;
 mod cmd_record;
+mod cmd_reloadnodes;
 mod cmd_restore;
 mod cmd_statistics;
 mod cmd_status;
@@ -22,7 +25,9 @@ mod cmd_transaction;
 mod cmd_tunable;
 mod context;
 mod database;
+mod disable;
 mod exit;
+mod explain_text;
 mod node_flags;
 mod nodes_list;
 mod options;
@@ -154,7 +159,7 @@ fn with_daemon(command: &Command, options: Options, arguments: Arguments) -> Out
     let is_noticed = options.debug >= LogLevel::NOTICE;
     let result = runtime.block_on(async {
         let mut context = Context::connect(command, options, arguments, &paths).await?;
-        let result = dispatch(command.name, &mut context).await;
+        let result = dispatch(command.name, &mut context, &paths).await;
         // What nobody answers must have left before this process ends. Whether it has makes no
         // difference to the result.
         let _ = context.client.flush().await;
@@ -180,7 +185,6 @@ fn is_built(name: &str) -> bool {
             | "gettickles"
             | "addtickle"
             | "deltickle"
-            | "reloadnodes"
             | "reloadips"
             | "moveip"
             | "addip"
@@ -195,7 +199,7 @@ fn not_available(name: &str) -> Outcome {
 }
 
 /// Runs a subcommand that talks to the daemon.
-async fn dispatch(name: &str, context: &mut Context) -> Outcome {
+async fn dispatch(name: &str, context: &mut Context, paths: &Paths) -> Outcome {
     match name {
         "status" => cmd_status::status(context).await,
         "nodestatus" => cmd_status::nodestatus(context).await,
@@ -233,6 +237,8 @@ async fn dispatch(name: &str, context: &mut Context) -> Outcome {
         "ban" => cmd_admin::ban(context).await,
         "unban" => cmd_admin::unban(context).await,
         "shutdown" => cmd_admin::shutdown(context).await,
+        "explain" => cmd_explain::explain(context).await,
+        "reloadnodes" => cmd_reloadnodes::reloadnodes(context, paths).await,
         "recover" => cmd_admin::recover(context).await,
         "getdbmap" => cmd_database::getdbmap(context).await,
         "getdbstatus" => cmd_database::getdbstatus(context).await,

@@ -1,13 +1,12 @@
 //! Replacing all records of a database on all active nodes, by the controls of a recovery
 //! (`cli.md` 2.7, wipedb and restoredb).
 
-use std::task::Poll;
-
 use ctdb_proto::control::{PullDbExt, Request, TransDb};
 use ctdb_proto::{
     ControlFlags, DbId, NodeFlags, Pnn, RecBuffer, RecMode, ReplyControl, Srvid, Wire,
 };
 
+use crate::at_once::all;
 use crate::cmd_admin::generation;
 use crate::context::Context;
 use crate::exit::{EINVAL, ENOMEM, Failure};
@@ -120,59 +119,5 @@ impl<'a> Replacement<'a> {
             reply if reply.status == 0 => Ok(reply),
             reply => Err(Failure::silent(reply.status)),
         }
-    }
-}
-
-/// Waits for all futures at once; gives their results in the same order.
-async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|cx| {
-        let mut is_ready = true;
-        for (future, result) in &mut waiting {
-            if result.is_none() {
-                match future.as_mut().poll(cx) {
-                    Poll::Ready(done) => *result = Some(done),
-                    Poll::Pending => is_ready = false,
-                }
-            }
-        }
-        if is_ready {
-            Poll::Ready(())
-        } else {
-            Poll::Pending
-        }
-    })
-    .await;
-    waiting
-        .into_iter()
-        .filter_map(|(_, result)| result)
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use tokio::sync::Notify;
-
-    use super::*;
-
-    #[test]
-    fn futures_run_at_once_and_keep_their_order() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build();
-        let last_has_run = Notify::new();
-        let wait = |number| {
-            let last_has_run = &last_has_run;
-            async move {
-                if number == 3 {
-                    last_has_run.notify_one();
-                } else if number == 1 {
-                    last_has_run.notified().await;
-                }
-                number
-            }
-        };
-        let results = runtime
-            .unwrap()
-            .block_on(all([1, 2, 3].map(wait).into_iter()));
-        assert_eq!(results, [1, 2, 3]);
     }
 }
