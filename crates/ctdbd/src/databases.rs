@@ -163,6 +163,9 @@ impl Databases {
                 self.detach(node, db, now);
                 self.answer(ticket, Ok(DbAnswer::Done));
             }
+            DbOp::MergeBegin { .. } | DbOp::MergeAdd { .. } | DbOp::MergeRead | DbOp::MergeEnd => {
+                self.merge(ticket, db, op)
+            }
             op => self.carry_out_on(node, ticket, db, op),
         }
     }
@@ -184,37 +187,6 @@ impl Databases {
             DbOp::Thaw => self.thaw(ticket, db),
             DbOp::Seqnum if !database.is_frozen() => {
                 self.in_thread(ticket, move |_| work::read_seqnum(&file));
-            }
-            DbOp::MergeBegin {
-                leader,
-                flags,
-                batch_limit,
-            } => {
-                let rules = MergeRules {
-                    leader,
-                    flags,
-                    batch_limit,
-                };
-                let dir = self.setup.state_dir.clone();
-                let merger = Merger::start(ticket, &file, dir, rules, &self.threads, &self.lanes);
-                self.merges.insert(db, merger);
-            }
-            DbOp::MergeAdd { from, records } => {
-                let merger = self.merges.get(&db);
-                if !merger.is_some_and(|merger| merger.add(ticket, from, records)) {
-                    self.answer(ticket, Err(file.failure(&"is not being merged")));
-                }
-            }
-            DbOp::MergeRead => {
-                let pace = self.new_pace(ticket, RECOVERY_WINDOW);
-                let merger = self.merges.get_mut(&db);
-                if !merger.is_some_and(|merger| merger.read(ticket, pace)) {
-                    self.answer(ticket, Err(file.failure(&"is not being merged")));
-                }
-            }
-            DbOp::MergeEnd => {
-                self.merges.remove(&db);
-                self.answer(ticket, Ok(DbAnswer::Done));
             }
             DbOp::Pull { batch_limit } => {
                 let pace = self.new_pace(ticket, RECOVERY_WINDOW);
@@ -271,6 +243,51 @@ impl Databases {
                 }
             }
         }
+    }
+
+    /// Work on the copies of a database that this node merges as the leader of a recovery.
+    fn merge(&mut self, ticket: Ticket, db: DbId, op: DbOp) {
+        let accepted = match op {
+            DbOp::MergeBegin {
+                leader,
+                flags,
+                batch_limit,
+            } => {
+                let rules = MergeRules {
+                    leader,
+                    flags,
+                    batch_limit,
+                };
+                self.begin_merge(ticket, db, rules)
+            }
+            DbOp::MergeAdd { from, records } => {
+                let merger = self.merges.get(&db);
+                merger.is_some_and(|merger| merger.add(ticket, from, records))
+            }
+            DbOp::MergeRead => {
+                let pace = self.new_pace(ticket, RECOVERY_WINDOW);
+                let merger = self.merges.get_mut(&db);
+                merger.is_some_and(|merger| merger.read(ticket, pace))
+            }
+            _ => {
+                self.merges.remove(&db);
+                return self.answer(ticket, Ok(DbAnswer::Done));
+            }
+        };
+        if !accepted {
+            self.answer(ticket, Err(DbFailure(format!("{db} is not being merged"))));
+        }
+    }
+
+    /// False if the database is not attached.
+    fn begin_merge(&mut self, ticket: Ticket, db: DbId, rules: MergeRules) -> bool {
+        let Some(database) = self.open.get(&db) else {
+            return false;
+        };
+        let (file, dir) = (&database.file, self.setup.state_dir.clone());
+        let merger = Merger::start(ticket, file, dir, rules, &self.threads, &self.lanes);
+        self.merges.insert(db, merger);
+        true
     }
 
     /// Sequence numbers of files, health marks. `None` if a thread answers.

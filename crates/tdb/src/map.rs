@@ -329,6 +329,17 @@ impl Backend for FileBackend {
         Ok(())
     }
 
+    /// By a call: a page that is new to the mapping would first be filled with zeros.
+    fn write_long(&self, offset: u32, data: &[u8]) -> Result<()> {
+        match self.place(offset, data.len())? {
+            Place::Mapped(_) => self
+                .file
+                .write_all_at(data, self.base + u64::from(offset))
+                .map_err(Error::io("pwrite")),
+            Place::File(_) => self.write(offset, data),
+        }
+    }
+
     fn grow(&self, new_size: u32) -> Result<()> {
         let old_size = self.size.get();
         let Some(more) = new_size.checked_sub(old_size) else {

@@ -114,20 +114,28 @@ impl Overlay {
 
     pub(crate) fn read(&self, below: &dyn Backend, offset: u32, out: &mut [u8]) -> Result<()> {
         self.check(offset, out.len())?;
+        // Most are a few words.
+        let (block, at) = (offset / self.block_size, offset % self.block_size);
+        if at as usize + out.len() <= self.block_size as usize {
+            return self.read_block(below, block, at as usize, out);
+        }
         for piece in self.pieces(offset, out.len()) {
-            let out = &mut out[piece.range.clone()];
-            match self.place(piece.block) {
-                Place::Memory(index) => {
-                    let bytes = &self.memory[index as usize];
-                    out.copy_from_slice(&bytes[piece.at..piece.at + out.len()]);
-                }
-                Place::Spilled(start) => self.spill.read(start, piece.at, out)?,
-                Place::Below => {
-                    self.read_below(below, self.start(piece.block) + piece.at as u64, out)?;
-                }
-            }
+            self.read_block(below, piece.block, piece.at, &mut out[piece.range])?;
         }
         Ok(())
+    }
+
+    #[inline]
+    fn read_block(&self, below: &dyn Backend, block: u32, at: usize, out: &mut [u8]) -> Result<()> {
+        match self.place(block) {
+            Place::Memory(index) => {
+                let bytes = &self.memory[index as usize];
+                out.copy_from_slice(&bytes[at..at + out.len()]);
+                Ok(())
+            }
+            Place::Spilled(start) => self.spill.read(start, at, out),
+            Place::Below => self.read_below(below, self.start(block) + at as u64, out),
+        }
     }
 
     pub(crate) fn write(&mut self, below: &dyn Backend, offset: u32, data: &[u8]) -> Result<()> {
@@ -263,7 +271,7 @@ impl Spill {
             let more = block_size.saturating_mul(SPILL_STEP);
             file.grow(start.checked_add(more).ok_or(Error::TooLarge)?)?;
         }
-        file.write(start, block)?;
+        file.write_long(start, block)?;
         *used = end;
         Ok(Some(start))
     }

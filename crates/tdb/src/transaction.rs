@@ -277,9 +277,13 @@ impl Db {
         self.image.overlay().as_ref().map(look).unwrap_or_default()
     }
 
+    fn no_changes(&self) -> bool {
+        self.image.overlay().as_ref().is_none_or(Overlay::is_empty)
+    }
+
     /// Gets everything ready that the changes need, up to the mark that makes the log valid.
     fn prepare(&self) -> Result<()> {
-        if self.overlay(|overlay| overlay.is_empty()) {
+        if self.no_changes() {
             return Ok(());
         }
         if self.locks.holds_records() {
@@ -515,7 +519,7 @@ impl Db {
                 let bytes = &mut block[..len];
                 overlay.read(below, offset, bytes)?;
                 write_around(&kept, offset, bytes, |offset, part| {
-                    self.write_through(offset, part)
+                    below.write_long(offset, part)
                 })?;
             }
         }
@@ -564,7 +568,7 @@ impl<'a> Log<'a> {
 
     fn flush(&mut self) -> Result<()> {
         let offset = self.area.start + RECORD_SIZE + self.written;
-        self.below.write(offset, &self.bytes)?;
+        self.below.write_long(offset, &self.bytes)?;
         self.written += length(&self.bytes);
         self.bytes.clear();
         Ok(())

@@ -231,6 +231,7 @@ impl Recoverd {
             Why::Recovery(reason),
         );
         self.check.reset();
+        self.pace.on_start(now);
         self.retry_recovery_at = None;
         let recovery = Recovery::start(generation, view, &mut self.out, now);
         self.activity = Activity::Recovery(Box::new(recovery));

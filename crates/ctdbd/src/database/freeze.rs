@@ -13,7 +13,7 @@ use ctdb_proto::{DB_SEQNUM_KEY, Pnn, RecordHeader};
 use tdb::Db;
 use tracing::{error, warn};
 
-use super::batch::{self, Selection};
+use super::batch::{self, Ascent, Selection};
 use super::locks::REPORT_AFTER;
 use super::work::Pace;
 use super::{Database, DbFile};
@@ -139,6 +139,7 @@ fn freeze(
         db: &db,
         me,
         pushed: 0,
+        ascent: Ascent::default(),
         lanes,
     };
     let thawed = loop {
@@ -194,12 +195,18 @@ struct Frozen<'a> {
     me: Pnn,
     /// Records stored since the last [`DbOp::PushConfirm`].
     pushed: u32,
+    /// What is known of the order in which they come.
+    ascent: Ascent,
     lanes: &'a Lanes,
 }
 
 impl Frozen<'_> {
     fn carry_out(&mut self, op: DbOp) -> Result<DbAnswer, DbFailure> {
-        let failed = |error: tdb::Error| self.file.failure(&error);
+        let file = self.file;
+        let failed = |error: tdb::Error| file.failure(&error);
+        if !matches!(op, DbOp::Push { .. }) {
+            self.ascent = Ascent::default();
+        }
         match op {
             DbOp::TransactionStart => {
                 self.cancel_transaction().map_err(failed)?;
@@ -207,9 +214,14 @@ impl Frozen<'_> {
             }
             DbOp::TransactionCancel => self.cancel_transaction().map_err(failed)?,
             DbOp::TransactionCommit => self.db.transaction_commit().map_err(failed)?,
-            DbOp::Wipe => self.db.wipe_all().map_err(failed)?,
+            DbOp::Wipe => {
+                self.db.wipe_all().map_err(failed)?;
+                self.ascent = Ascent::of_empty();
+            }
             DbOp::Push { records, vnn_map } => {
-                let pushed = batch::push_records(self.db, self.me, &records, vnn_map.as_ref());
+                let (db, me) = (self.db, self.me);
+                let pushed =
+                    batch::push_records(db, me, &records, vnn_map.as_ref(), &mut self.ascent);
                 self.pushed += pushed.map_err(|error| self.file.failure(&error))?;
             }
             DbOp::PushConfirm => return Ok(DbAnswer::Count(std::mem::take(&mut self.pushed))),

@@ -316,9 +316,9 @@ impl Copy<'_> {
             length(self.key),
             length(self.value),
         ];
-        words
-            .iter()
-            .for_each(|word| bytes.extend_from_slice(&word.to_le_bytes()));
+        for word in words {
+            bytes.extend_from_slice(&word.to_le_bytes());
+        }
         bytes.extend_from_slice(self.key);
         bytes.extend_from_slice(self.value);
         bytes.len() - before

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    CURRENT_NODE, Generation, Opcode, Pnn, RecMode, RecordFlags, RecordHeader, Rsn, Srvid, Uptime,
-    VnnMap, Wire, decode_exact,
+    CURRENT_NODE, ControlFlags, Generation, Opcode, Pnn, RecMode, RecordFlags, RecordHeader,
+    Request, Rsn, Srvid, Uptime, VnnMap, Wire, decode_exact,
 };
 use ctdb_tools::blocking::Connection;
 use tdb::StoreMode;
@@ -104,7 +104,7 @@ fn measure(nodes: &mut [Connection], pids: &[i32]) -> Result<(f64, usize, Vec<Me
             .collect();
         let recovered = recover(nodes);
         ended.store(true, Ordering::Relaxed);
-        let peaks = watchers.into_iter().map(|watcher| watcher.join());
+        let peaks = watchers.into_iter().map(thread::ScopedJoinHandle::join);
         let peaks = peaks.collect::<thread::Result<_>>();
         let (seconds, leader) = recovered?;
         Ok((seconds, leader, peaks.map_err(|_| "a watcher panicked")?))
@@ -114,8 +114,9 @@ fn measure(nodes: &mut [Connection], pids: &[i32]) -> Result<(f64, usize, Vec<Me
 /// Forces a recovery and waits for its end. Its length, and the place of the leader.
 fn recover(nodes: &mut [Connection]) -> Result<(f64, usize)> {
     let before = generation(&mut nodes[0])?;
-    let mode = RecMode::Active.raw().to_ne_bytes();
-    let mode = Bytes::copy_from_slice(&mode);
+    let mode = Request::SetRecMode(RecMode::Active)
+        .to_control(ControlFlags::empty())
+        .data;
     nodes[0].control(CURRENT_NODE, Opcode::SET_RECMODE, Srvid(0), mode)?;
     let start = Instant::now();
     while start.elapsed() < LIMIT {
