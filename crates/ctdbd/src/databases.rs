@@ -164,7 +164,7 @@ impl Databases {
                 self.answer(ticket, Ok(DbAnswer::Done));
             }
             DbOp::MergeBegin { .. } | DbOp::MergeAdd { .. } | DbOp::MergeRead | DbOp::MergeEnd => {
-                self.merge(ticket, db, op)
+                self.merge(ticket, db, op);
             }
             op => self.carry_out_on(node, ticket, db, op),
         }
