@@ -100,6 +100,8 @@ pub enum Why {
     Takeover(TakeoverReason),
     /// What failed, in which step, at which node.
     Failures(Vec<Failure>),
+    /// The recovery met that of another node, and gave way to it.
+    AnotherRecovery(Pnn),
     /// Too soon after the last recovery.
     Pacing(RecoveryReason),
     /// A script failed.
@@ -167,6 +169,8 @@ pub enum ElectionReason {
     RivalLeader(Pnn),
     /// Every try to get the lock found it taken, and yet no leader was heard.
     ClusterLockContended,
+    /// This node was away, and then heard of no leader.
+    WasAway,
 }
 
 /// Why a node follows this leader, or none.
@@ -188,6 +192,8 @@ pub enum LeaderReason {
     Resigned,
     Disconnected,
     Silent,
+    /// This node was away for so long that another one may lead.
+    WasAway,
 }
 
 /// Why the leader recovers the cluster.

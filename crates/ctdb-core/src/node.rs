@@ -29,6 +29,7 @@ use crate::config::NodeConfig;
 use crate::effect::{Effect, Ticket};
 use crate::explain::memory::Memory;
 use crate::explain::{Banner, History};
+use crate::flow::RecordsOnWay;
 use crate::freeze::Freezes;
 use crate::input::{Input, Record};
 use crate::migrate::{Migrator, RecordJob, Verdict};
@@ -56,6 +57,7 @@ pub struct Node {
     pub(crate) recoverd_wake: Option<Instant>,
     /// Addresses of record batches that a running recovery listens to.
     pub(crate) recovery_streams: BTreeSet<Srvid>,
+    pub(crate) records_on_way: RecordsOnWay,
     pub(crate) freezes: Freezes,
     pub(crate) traverses: Traverses,
     pub(crate) monitor: Monitor,
@@ -110,6 +112,7 @@ impl Node {
             recoverd: None,
             recoverd_wake: None,
             recovery_streams: BTreeSet::new(),
+            records_on_way: RecordsOnWay::default(),
             freezes: Freezes::default(),
             traverses: Traverses::default(),
             monitor: Monitor::default(),
@@ -145,6 +148,7 @@ impl Node {
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
             Input::ClientGone(client) => self.client_gone(client),
             Input::ClientHasRoom(ticket) => self.client_has_room(ticket, now),
+            Input::PeerHasRoom(ticket) => self.peer_has_room(ticket, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::FreezeLost(db) => self.freeze_lost(db, now),
             Input::ScriptFailed { ticket, failure } => self.memory.script_failed(ticket, failure),
@@ -290,6 +294,7 @@ impl Node {
                 for asker in self.cluster.controls_lost_with(pnn) {
                     self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
                 }
+                self.stop_pulls(|caller, _| caller.node == pnn);
                 self.traverses
                     .node_gone(pnn, &self.clients, &mut self.cluster);
                 self.wake_recoverd(now);

@@ -479,6 +479,9 @@ impl World {
             Effect::AwaitRoom { ticket, .. } => {
                 self.plan_input(pnn, WORK, Input::ClientHasRoom(ticket));
             }
+            Effect::AwaitPeerRoom { ticket, .. } => {
+                self.plan_input(pnn, WORK, Input::PeerHasRoom(ticket));
+            }
             Effect::Record(job) => self.record(pnn, job),
             Effect::Db { ticket, db, op } => self.db(pnn, ticket, db, op),
             Effect::RunEvent { ticket, .. } => {

@@ -25,6 +25,11 @@ pub trait Backend: Send {
     /// Writes `data` at `offset`. Never grows the database.
     fn write(&self, offset: u32, data: &[u8]) -> Result<()>;
 
+    /// The same for a page or more that perhaps nobody has looked at yet.
+    fn write_long(&self, offset: u32, data: &[u8]) -> Result<()> {
+        self.write(offset, data)
+    }
+
     /// Makes the database `new_size` bytes big; the new bytes are zero. After an error it is as
     /// big as before.
     fn grow(&self, new_size: u32) -> Result<()>;

@@ -18,6 +18,10 @@ pub enum StoreMode {
     Insert,
     /// Replace; a record that does not exist is [`Error::NotFound`].
     Modify,
+    /// Create, without looking for a record: the caller knows that there is none, since it holds all
+    /// records locked and has seen what was stored. (A second record would be found first, and the
+    /// other one when it is deleted.)
+    New,
 }
 
 impl Db {
@@ -62,7 +66,10 @@ impl Db {
         let hash = self.hash.hash(key);
         let chain = self.bucket(hash);
         let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
-        let found = self.find(key, hash, chain)?;
+        let found = match mode {
+            StoreMode::New => None,
+            _ => self.find(key, hash, chain)?,
+        };
         match (&found, mode) {
             (Some(_), StoreMode::Insert) => return Err(Error::Exists),
             (None, StoreMode::Modify) => return Err(Error::NotFound),

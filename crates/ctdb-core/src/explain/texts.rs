@@ -67,6 +67,7 @@ impl fmt::Display for Why {
             Self::Credit(reason) => reason.fmt(f),
             Self::Takeover(reason) => reason.fmt(f),
             Self::Failures(failures) => write_list(f, failures),
+            Self::AnotherRecovery(pnn) => write!(f, "node {pnn} runs another recovery"),
             Self::Pacing(reason) => write!(f, "{reason}, too soon after the last recovery"),
             Self::HeardBy(pnn) => write!(f, "node {pnn} hears the leader"),
             Self::Fence(reason) => reason.fmt(f),
@@ -107,6 +108,7 @@ impl fmt::Display for ElectionReason {
             Self::ClusterLockContended => {
                 f.write_str("the cluster lock is taken, but its holder does not lead")
             }
+            Self::WasAway => f.write_str("this node was away, and heard of no leader then"),
         }
     }
 }
@@ -123,6 +125,7 @@ impl fmt::Display for LeaderReason {
             Self::Resigned => f.write_str("this node must not lead any more"),
             Self::Disconnected => f.write_str("the leader is disconnected"),
             Self::Silent => f.write_str("the leader is silent"),
+            Self::WasAway => f.write_str("this node was away"),
         }
     }
 }

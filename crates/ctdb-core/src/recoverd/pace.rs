@@ -7,7 +7,9 @@
 //!   node has to come back before it can be lost again.
 //! - A node waits to take part, or is in recovery mode: soon. The first at once, each further one
 //!   of a series after a longer pause, up to `RerecoveryTimeout`. This is what a node that comes
-//!   and goes, or that disturbs others, is slowed down by.
+//!   and goes, or that disturbs others, is slowed down by. A series goes on with a recovery that
+//!   begins soon after the pause; one that comes later, as when an operator asks for one now and
+//!   then, does not have to wait.
 //! - Nodes disagree although all of them work: not within `RerecoveryTimeout`.
 
 use std::time::{Duration, Instant};
@@ -45,13 +47,22 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     last_end: Option<Instant>,
+    /// When the recovery began that runs now.
+    started: Option<Instant>,
     series: u32,
 }
 
 impl Pace {
+    /// A recovery begins.
+    pub(crate) fn on_start(&mut self, now: Instant) {
+        self.started = Some(now);
+    }
+
     /// A recovery was successful. `rest` is `RerecoveryTimeout`.
     pub(crate) fn on_end(&mut self, rest: Duration, now: Instant) {
-        let is_soon = self.last_end.is_some_and(|end| now < end + rest);
+        let started = self.started.take().unwrap_or(now);
+        let soon = self.pause(rest).max(FIRST_PAUSE) * 2;
+        let is_soon = self.last_end.is_some_and(|end| started < end + soon);
         self.series = if is_soon {
             self.series.saturating_add(1)
         } else {
@@ -66,9 +77,17 @@ impl Pace {
         match urgency {
             Urgency::AtOnce => None,
             Urgency::Soon if self.series == 0 => None,
-            Urgency::Soon => Some(end + rest.min(FIRST_PAUSE * 2u32.pow(self.series.min(10) - 1))),
+            Urgency::Soon => Some(end + self.pause(rest)),
             Urgency::Settled => Some(end + rest),
         }
+    }
+
+    /// Pause after the last recovery of the series.
+    fn pause(&self, rest: Duration) -> Duration {
+        let Some(doublings) = self.series.checked_sub(1) else {
+            return Duration::ZERO;
+        };
+        rest.min(FIRST_PAUSE * 2u32.pow(doublings.min(10)))
     }
 }
 
@@ -101,6 +120,18 @@ mod tests {
         pace.on_end(REST, epoch());
         pace.on_end(REST, epoch() + REST);
         assert_eq!(pace.earliest(Urgency::Soon, REST), None);
+    }
+
+    #[test]
+    fn a_recovery_every_few_seconds_does_not_wait() {
+        let mut pace = Pace::default();
+        for round in 0..20 {
+            let start = epoch() + REST / 2 * round;
+            let earliest = pace.earliest(Urgency::Soon, REST);
+            assert!(earliest.is_none_or(|at| at <= start), "round {round}");
+            pace.on_start(start);
+            pace.on_end(REST, start + REST / 5);
+        }
     }
 
     #[test]

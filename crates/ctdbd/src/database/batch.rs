@@ -81,6 +81,39 @@ pub(crate) fn read_records(
     Ok(count)
 }
 
+/// Knows of records that are pushed into an empty database which of them are new, without looking
+/// for them: those that come in the order of hash chain and key, as our leaders send them.
+#[derive(Debug, Default)]
+pub(crate) struct Ascent {
+    /// The last record, or none yet; `None` when nothing is known.
+    last: Option<(u32, Vec<u8>)>,
+}
+
+impl Ascent {
+    /// The database is empty.
+    pub(crate) fn of_empty() -> Self {
+        let last = Some((0, Vec::new()));
+        Self { last }
+    }
+
+    /// How the next record may be stored.
+    fn mode(&mut self, db: &Db, key: &[u8]) -> StoreMode {
+        let chain = db.chain_of(key);
+        match &mut self.last {
+            Some((last_chain, last_key)) if (*last_chain, &last_key[..]) < (chain, key) => {
+                *last_chain = chain;
+                last_key.clear();
+                last_key.extend_from_slice(key);
+                StoreMode::New
+            }
+            last => {
+                *last = None;
+                StoreMode::Replace
+            }
+        }
+    }
+}
+
 /// Stores the records of a buffer that a recovery pushes. Returns how many were stored; those that
 /// could not be are logged and left out, so that the count tells.
 pub(crate) fn push_records(
@@ -88,6 +121,7 @@ pub(crate) fn push_records(
     me: Pnn,
     mut records: &[u8],
     vnn_map: Option<&VnnMap>,
+    ascent: &mut Ascent,
 ) -> Result<u32, String> {
     let buffer = RecBuffer::decode(&mut records).map_err(|error| error.to_string())?;
     buffer.check_headers().map_err(|error| error.to_string())?;
@@ -95,7 +129,8 @@ pub(crate) fn push_records(
     for record in &buffer {
         let (mut header, data) = record.split().map_err(|error| error.to_string())?;
         header.flags.remove(RecordFlags::RO_FLAGS);
-        match store(db, me, record.key, header, data, vnn_map) {
+        let mode = ascent.mode(db, record.key);
+        match store_in(mode, db, me, record.key, header, data, vnn_map) {
             Ok(()) => count += 1,
             Err(error) => tracing::error!("a record of a recovery cannot be stored: {error}"),
         }
@@ -113,6 +148,18 @@ pub(crate) fn store(
     data: &[u8],
     volatile: Option<&VnnMap>,
 ) -> tdb::Result<()> {
+    store_in(StoreMode::Replace, db, me, key, header, data, volatile)
+}
+
+fn store_in(
+    mode: StoreMode,
+    db: &Db,
+    me: Pnn,
+    key: &[u8],
+    header: RecordHeader,
+    data: &[u8],
+    volatile: Option<&VnnMap>,
+) -> tdb::Result<()> {
     let (header, keep) = match volatile.and_then(|map| map.lmaster(key)) {
         Some(lmaster) => {
             let stored = server_store(me, lmaster, header, data);
@@ -121,7 +168,7 @@ pub(crate) fn store(
         None => (header, true),
     };
     if keep {
-        db.store_parts(key, &[&header.to_bytes(), data], StoreMode::Replace)
+        db.store_parts(key, &[&header.to_bytes(), data], mode)
     } else {
         // It is no error if it is not there.
         db.delete(key).map(|_| ())
@@ -236,7 +283,8 @@ mod tests {
         builder.push_record(ReqId(0), b"key", &header, b"data");
         let db = database(&[]);
         let bytes = builder.finish().to_bytes();
-        assert_eq!(push_records(&db, pnn(0), &bytes, None), Ok(1));
+        let ascent = &mut Ascent::default();
+        assert_eq!(push_records(&db, pnn(0), &bytes, None, ascent), Ok(1));
         let value = db.fetch(b"key").unwrap().unwrap();
         let (stored, data) = RecordHeader::split(&value).unwrap();
         assert_eq!(data, b"data");
@@ -245,12 +293,34 @@ mod tests {
     }
 
     #[test]
+    fn a_record_that_is_pushed_twice_is_stored_once() {
+        let db = database(&[]);
+        let mut keys: Vec<_> = (0..500_u32).map(u32::to_le_bytes).collect();
+        keys.sort_unstable_by_key(|key| (db.chain_of(key), *key));
+        let again = keys[250];
+        keys.push(again);
+        let mut builder = RecBuffer::builder(ID);
+        for (place, key) in keys.iter().enumerate() {
+            let header = RecordHeader::new(Rsn(1), pnn(0), RecordFlags::empty());
+            builder.push_record(ReqId(0), key, &header, place.to_string().as_bytes());
+        }
+        let bytes = builder.finish().to_bytes();
+        let ascent = &mut Ascent::of_empty();
+        assert_eq!(push_records(&db, pnn(0), &bytes, None, ascent), Ok(501));
+        assert_eq!(db.count_records().unwrap(), 500);
+        assert!(db.fetch(&again).unwrap().unwrap().ends_with(b"500"));
+        assert_eq!(db.check().unwrap().records, 500);
+    }
+
+    #[test]
     fn a_buffer_that_is_none_is_refused_as_a_whole() {
         let db = database(&[]);
-        assert!(push_records(&db, pnn(0), &[1, 2, 3], None).is_err());
+        let ascent = &mut Ascent::of_empty();
+        assert!(push_records(&db, pnn(0), &[1, 2, 3], None, ascent).is_err());
         let mut builder = RecBuffer::builder(ID);
         builder.push(ReqId(0), b"key", b"no header");
-        assert!(push_records(&db, pnn(0), &builder.finish().to_bytes(), None).is_err());
+        let bytes = builder.finish().to_bytes();
+        assert!(push_records(&db, pnn(0), &bytes, None, ascent).is_err());
         assert_eq!(db.count_records().unwrap(), 0);
     }
 }

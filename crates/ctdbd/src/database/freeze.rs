@@ -15,8 +15,9 @@ use ctdb_proto::{DB_SEQNUM_KEY, Pnn, RecordHeader};
 use tdb::Db;
 use tracing::{error, warn};
 
-use super::batch::{self, Selection};
+use super::batch::{self, Ascent, Selection};
 use super::locks::REPORT_AFTER;
+use super::work::Pace;
 use super::{Database, DbFile};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
@@ -33,6 +34,7 @@ pub(crate) struct Freezer {
 
 enum Command {
     Work(Ticket, DbOp),
+    Pull(Ticket, usize, Arc<Pace>),
     Thaw(Ticket),
 }
 
@@ -64,6 +66,14 @@ impl Freezer {
     /// Has the thread do something. False if it has ended.
     pub(crate) fn work(&self, ticket: Ticket, op: DbOp) -> bool {
         self.commands.send(Command::Work(ticket, op)).is_ok()
+    }
+
+    /// Has the thread read all records into buffers of that size, as fast as `pace` allows. False if
+    /// it has ended.
+    pub(crate) fn pull(&self, ticket: Ticket, limit: usize, pace: Arc<Pace>) -> bool {
+        self.commands
+            .send(Command::Pull(ticket, limit, pace))
+            .is_ok()
     }
 
     /// Gives the lock back as soon as the work handed in before is done. Returns the ticket of the
@@ -152,12 +162,17 @@ fn freeze(
         db: &db,
         me,
         pushed: 0,
+        ascent: Ascent::default(),
         lanes,
     };
     let thawed = loop {
         match inbox.recv() {
             Ok(Command::Work(ticket, op)) => {
-                let answer = frozen.carry_out(ticket, op);
+                let answer = frozen.carry_out(op);
+                lanes.report_data(ShellEvent::Db { ticket, answer });
+            }
+            Ok(Command::Pull(ticket, limit, pace)) => {
+                let answer = frozen.pull(ticket, limit, &pace);
                 lanes.report_data(ShellEvent::Db { ticket, answer });
             }
             Ok(Command::Thaw(ticket)) => break Some(ticket),
@@ -185,7 +200,7 @@ fn refuse_all(
 ) -> Option<Ticket> {
     loop {
         match inbox.recv() {
-            Ok(Command::Work(ticket, _)) => {
+            Ok(Command::Work(ticket, _) | Command::Pull(ticket, ..)) => {
                 lanes.report(ShellEvent::Db {
                     ticket,
                     answer: Err(failure.clone()),
@@ -204,12 +219,18 @@ struct Frozen<'a> {
     me: Pnn,
     /// Records stored since the last [`DbOp::PushConfirm`].
     pushed: u32,
+    /// What is known of the order in which they come.
+    ascent: Ascent,
     lanes: &'a Lanes,
 }
 
 impl Frozen<'_> {
-    fn carry_out(&mut self, ticket: Ticket, op: DbOp) -> Result<DbAnswer, DbFailure> {
-        let failed = |error: tdb::Error| self.file.failure(&error);
+    fn carry_out(&mut self, op: DbOp) -> Result<DbAnswer, DbFailure> {
+        let file = self.file;
+        let failed = |error: tdb::Error| file.failure(&error);
+        if !matches!(op, DbOp::Push { .. }) {
+            self.ascent = Ascent::default();
+        }
         match op {
             DbOp::TransactionStart => {
                 self.cancel_transaction().map_err(failed)?;
@@ -217,10 +238,14 @@ impl Frozen<'_> {
             }
             DbOp::TransactionCancel => self.cancel_transaction().map_err(failed)?,
             DbOp::TransactionCommit => self.db.transaction_commit().map_err(failed)?,
-            DbOp::Wipe => self.db.wipe_all().map_err(failed)?,
-            DbOp::Pull { batch_limit } => return self.pull(ticket, batch_limit),
+            DbOp::Wipe => {
+                self.db.wipe_all().map_err(failed)?;
+                self.ascent = Ascent::of_empty();
+            }
             DbOp::Push { records, vnn_map } => {
-                let pushed = batch::push_records(self.db, self.me, &records, vnn_map.as_ref());
+                let (db, me) = (self.db, self.me);
+                let pushed =
+                    batch::push_records(db, me, &records, vnn_map.as_ref(), &mut self.ascent);
                 self.pushed += pushed.map_err(|error| self.file.failure(&error))?;
             }
             DbOp::PushConfirm => return Ok(DbAnswer::Count(std::mem::take(&mut self.pushed))),
@@ -238,15 +263,20 @@ impl Frozen<'_> {
         }
     }
 
-    fn pull(&self, ticket: Ticket, limit: usize) -> Result<DbAnswer, DbFailure> {
+    fn pull(&self, ticket: Ticket, limit: usize, pace: &Pace) -> Result<DbAnswer, DbFailure> {
+        let mut stopped = false;
         let emit = |buffer: Bytes| {
-            self.lanes.report_data(ShellEvent::Db {
-                ticket,
-                answer: Ok(DbAnswer::Batch(buffer)),
-            })
+            let answer = Ok(DbAnswer::Batch(buffer));
+            let goes_on =
+                pace.take_one() && self.lanes.report_data(ShellEvent::Db { ticket, answer });
+            stopped |= !goes_on;
+            goes_on
         };
-        batch::read_records(self.db, self.file.id, Selection::ALL, limit, emit)
-            .map(DbAnswer::Count)
+        let read = batch::read_records(self.db, self.file.id, Selection::ALL, limit, emit);
+        if stopped {
+            return Err(self.file.failure(&"nobody wants the records any more"));
+        }
+        read.map(DbAnswer::Count)
             .map_err(|error| self.file.failure(&error))
     }
 }

@@ -161,14 +161,32 @@ async fn a_recovery_replaces_what_is_in_the_database() {
             f.work(&freezer, DbOp::TransactionCommit).await,
             DbAnswer::Done
         );
-        let pull = DbOp::Pull { batch_limit: 1000 };
-        assert_eq!(f.work(&freezer, pull).await, DbAnswer::Batch(records));
+        assert!(freezer.pull(Ticket(2), 1000, Arc::new(Pace::unlimited())));
+        assert_eq!(f.answer(Ticket(2)).await, Ok(DbAnswer::Batch(records)));
         assert_eq!(f.answer(Ticket(2)).await, Ok(DbAnswer::Count(1)));
         freezer.thaw(Ticket(3));
         f.thawed().await;
         assert!(!f.handle.exists(b"old").unwrap());
         assert!(f.handle.exists(b"new").unwrap());
     }
+}
+
+#[tokio::test]
+async fn a_pull_keeps_its_pace_and_can_be_stopped() {
+    let mut f = fixture(DbFlags::empty());
+    for key in [b"a", b"b", b"c"] {
+        f.handle.store(key, &[0; 30], StoreMode::Replace).unwrap();
+    }
+    let freezer = f.frozen().await;
+    let pace = Arc::new(Pace::of(1));
+    assert!(freezer.pull(Ticket(2), 1, Arc::clone(&pace)));
+    assert!(matches!(f.answer(Ticket(2)).await, Ok(DbAnswer::Batch(_))));
+    pace.allow_one_more();
+    assert!(matches!(f.answer(Ticket(2)).await, Ok(DbAnswer::Batch(_))));
+    pace.stop();
+    assert!(f.answer(Ticket(2)).await.is_err());
+    freezer.thaw(Ticket(3));
+    f.thawed().await;
 }
 
 #[tokio::test]
