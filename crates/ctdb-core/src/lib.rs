@@ -21,6 +21,7 @@ mod latency;
 mod leader;
 pub mod migrate;
 mod monitor;
+pub mod mutation;
 mod node;
 mod outstanding;
 mod peers;

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ctdb_proto::{DbFlags, DbId, DecodeError, Pnn, RecBuffer, RecordFlags, RecordHeader, ReqId};
 
+use crate::mutation::{self, Mutation};
+
 /// The merge of one database.
 #[derive(Debug)]
 pub(crate) struct Collate {
@@ -95,7 +97,8 @@ impl Collate {
 fn replaces(new: &RecordHeader, from: Pnn, kept: &Copy, leader: Pnn) -> bool {
     let is_leaders = |header: &RecordHeader| header.dmaster() == Some(leader);
     if new.rsn != kept.header.rsn {
-        return new.rsn > kept.header.rsn;
+        let wins = new.rsn > kept.header.rsn;
+        return wins != mutation::is_on(Mutation::CollateKeepsLowerRsn);
     }
     match (is_leaders(new), is_leaders(&kept.header)) {
         (false, true) => true,
