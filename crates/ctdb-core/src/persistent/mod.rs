@@ -19,6 +19,7 @@ pub use update::{UpdateRefused, merge_update};
 use crate::database::Commit;
 use crate::effect::{DbAnswer, DbOp, Effect, Ticket};
 use crate::input::DbFailure;
+use crate::mutation::{self, Mutation};
 use crate::node::Node;
 use crate::outstanding::Asker;
 use crate::waiting::{Caller, Waiting};
@@ -71,6 +72,11 @@ impl Node {
         if caller.node != self.cluster.me || !self.clients.exists(caller.client) {
             return Some("not from a client of this node");
         }
+        // The original goes on without it, and the node misses a commit that later ones build on.
+        let unreachable = |pnn: &Pnn| !self.cluster.is_connected(*pnn);
+        if self.cluster.vnn_map.map.iter().any(unreachable) {
+            return Some("a node of the vnn map cannot be reached");
+        }
         let Some(database) = self.cluster.databases.get(&db) else {
             return Some("unknown database");
         };
@@ -118,6 +124,9 @@ impl Node {
                 .force_recovery("a node could not store a commit");
         }
         commit.waiting_for = commit.waiting_for.saturating_sub(1);
+        if mutation::is_on(Mutation::LostCommit) {
+            commit.waiting_for = 0;
+        }
         if commit.waiting_for == 0 && !commit.failed {
             let caller = commit.caller;
             database.commit = None;
