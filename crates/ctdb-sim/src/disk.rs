@@ -1,6 +1,6 @@
 //! The databases of one simulated node, in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ctdb_core::migrate::server_store;
@@ -16,6 +16,8 @@ type Answers = Vec<Result<DbAnswer, DbFailure>>;
 pub struct Disk {
     me: Pnn,
     databases: BTreeMap<DbId, Database>,
+    /// Nothing more can be committed to persistent databases.
+    full: bool,
 }
 
 #[derive(Debug, Default)]
@@ -38,6 +40,7 @@ impl Disk {
         Self {
             me,
             databases: BTreeMap::new(),
+            full: false,
         }
     }
 
@@ -48,6 +51,10 @@ impl Disk {
         for db in self.databases.values_mut() {
             (db.attached, db.frozen, db.transaction) = (false, false, None);
         }
+    }
+
+    pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Names of the databases that a starting daemon finds.
@@ -65,11 +72,11 @@ impl Disk {
         self.databases.get(&db)?.records.get(key)
     }
 
-    /// Keys of all records of a database.
-    pub fn keys(&self, db: DbId) -> BTreeSet<Bytes> {
+    /// All records of a database.
+    pub fn records(&self, db: DbId) -> BTreeMap<Bytes, Record> {
         self.databases
             .get(&db)
-            .map(|db| db.records.keys().cloned().collect())
+            .map(|db| db.records.clone())
             .unwrap_or_default()
     }
 
@@ -113,9 +120,14 @@ impl Disk {
             return vec![Ok(self.attach(id, name, flags))];
         }
         let me = self.me;
+        let full = self.full;
         let Some(db) = self.databases.get_mut(&id) else {
             return vec![Err(DbFailure(format!("database {id} is not attached")))];
         };
+        let commits = matches!(op, DbOp::TransactionCommit | DbOp::Update { .. });
+        if full && commits && db.flags.contains(DbFlags::PERSISTENT) {
+            return vec![Err(DbFailure("no space left on device".into()))];
+        }
         match op {
             DbOp::Pull { batch_limit } => db.pull(id, batch_limit),
             DbOp::ListEmpty { dmaster } => db.list(id, |r| {
