@@ -88,7 +88,7 @@ fn make_trouble(cluster: &mut TestCluster, story: &Story) -> TestResult {
     story.cut_off(victim);
     daemon.signal(Signal::SIGSTOP);
     story.wait_for_writes();
-    // Not continued: what becomes of a node that goes on is another story (`docs/status.md`).
+    // Not continued: what becomes of a node that goes on is the story of `stopped.rs`.
     step(&format!("node {victim} is started anew"));
     cluster.at_mut(victim).kill();
     cluster.at_mut(victim).start()?;

@@ -33,6 +33,13 @@ pub enum Effect {
     /// Wait until little is queued for a local client; answered by `Input::ClientHasRoom`, also when
     /// the client goes or is not there.
     AwaitRoom { client: ClientId, ticket: Ticket },
+    /// Wait until less than `limit` bytes are queued for a peer; answered by
+    /// `Input::PeerHasRoom`, also when it is not connected.
+    AwaitPeerRoom {
+        pnn: Pnn,
+        limit: usize,
+        ticket: Ticket,
+    },
     /// Lock the hash chain of a record, read it and call [`crate::Node::on_record`].
     Record(RecordJob),
     /// Do something with a whole database; answered by one or more `Input::Db`.
@@ -65,6 +72,9 @@ pub enum Effect {
 /// Batches of a traverse that are on their way to its client.
 pub const TRAVERSE_WINDOW: u32 = 4;
 
+/// Batches of a pull, or of a merge, that may be answered ahead of [`DbOp::ContinueTraverse`].
+pub const RECOVERY_WINDOW: u32 = 2;
+
 /// Work on a whole database, outside the record path. Most of it runs in a thread of its own.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum DbOp {
@@ -93,8 +103,28 @@ pub enum DbOp {
     Wipe,
     /// Read every record under the freeze, as record buffers (`RecBuffer`, wire.md 4.2) closed
     /// when they reach `batch_limit` bytes. Answers: any number of [`DbAnswer::Batch`], then
-    /// [`DbAnswer::Count`].
+    /// [`DbAnswer::Count`]. Only [`RECOVERY_WINDOW`] batches may be answered ahead of
+    /// [`DbOp::ContinueTraverse`]; stopped, it fails.
     Pull { batch_limit: usize },
+    /// Begin to merge copies of this database, and forget what was merged of it before: the leader
+    /// of a recovery does. What does not fit into a bounded amount of memory goes to a file. Answer:
+    /// [`DbAnswer::Done`].
+    MergeBegin {
+        leader: Pnn,
+        flags: DbFlags,
+        /// Size at which a batch of merged records is closed.
+        batch_limit: usize,
+    },
+    /// Take a record buffer, whose records all have headers, from the copy of a node. Of each record
+    /// the copy is kept that wins by [`crate::collate::wins`]. Answer: [`DbAnswer::Done`].
+    MergeAdd { from: Pnn, records: Bytes },
+    /// Read what was merged, as record buffers with headers by [`crate::collate::pushed_header`],
+    /// without records that have no data. Answers: at least one [`DbAnswer::Batch`], then
+    /// [`DbAnswer::Count`]. Only [`RECOVERY_WINDOW`] batches may be answered ahead of
+    /// [`DbOp::ContinueTraverse`].
+    MergeRead,
+    /// Forget what was merged. Answer: [`DbAnswer::Done`].
+    MergeEnd,
     /// Store the records of one record buffer under the freeze, read-only flags stripped: by the
     /// rule of [`crate::migrate::server_store`] with the lmasters of `vnn_map` if there is one
     /// (volatile databases), else as they are. Answer: [`DbAnswer::Done`]; a failure makes the

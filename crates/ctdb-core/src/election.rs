@@ -47,6 +47,9 @@ pub(crate) const CANDIDATE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How much later each node starts an election than the active node before it, when all of them
 /// have the same reason at the same time.
 pub(crate) const RANK_DELAY: Duration = Duration::from_millis(100);
+/// How long a node that was away hears the others before it asks for an election: two broadcasts
+/// of a leader, and time to connect again.
+pub(crate) const LISTEN_TIME: Duration = Duration::from_millis(2500);
 /// Bounds of the pause before a node that would win answers, in milliseconds.
 const ANSWER_DELAY_MS: std::ops::Range<u64> = 10..50;
 
@@ -414,6 +417,18 @@ impl Election {
             self.phase = Phase::Idle;
         }
         self.start_by_rank(ElectionReason::LeaderDisconnected(leader), ctx);
+    }
+
+    /// This node was away: nobody led or voted here meanwhile. If no leader is heard soon, it asks
+    /// for an election.
+    pub(crate) fn was_away(&mut self, ctx: &mut ElectionCtx<'_, '_>) {
+        ctx.set_leader(None, LeaderReason::WasAway);
+        ctx.leader.restart_timeout(ctx.now);
+        self.race_again_at = None;
+        if !matches!(self.phase, Phase::Racing) {
+            self.phase = Phase::Idle;
+        }
+        self.start_at = Some((ctx.now + LISTEN_TIME, ElectionReason::WasAway));
     }
 
     /// This node must not lead any more, if it ever did: gives the lock up and says so. The

@@ -65,6 +65,8 @@ pub enum Why {
     Takeover(TakeoverReason),
     /// What failed, in which step, at which node.
     Failures(Vec<Failure>),
+    /// The recovery met that of another node, and gave way to it.
+    AnotherRecovery(Pnn),
     /// Too soon after the last recovery.
     Pacing(RecoveryReason),
     /// Everything went well.
@@ -88,6 +90,8 @@ pub enum ElectionReason {
     RivalLeader(Pnn),
     /// Every try to get the lock found it taken, and yet no leader was heard.
     ClusterLockContended,
+    /// This node was away, and then heard of no leader.
+    WasAway,
 }
 
 /// Why a node follows this leader, or none.
@@ -109,6 +113,8 @@ pub enum LeaderReason {
     Resigned,
     Disconnected,
     Silent,
+    /// This node was away for so long that another one may lead.
+    WasAway,
 }
 
 /// Why the leader recovers the cluster.
@@ -238,6 +244,7 @@ impl fmt::Display for Why {
             Self::Credit(reason) => reason.fmt(f),
             Self::Takeover(reason) => reason.fmt(f),
             Self::Failures(failures) => write_list(f, failures),
+            Self::AnotherRecovery(pnn) => write!(f, "node {pnn} runs another recovery"),
             Self::Pacing(reason) => write!(f, "{reason}, too soon after the last recovery"),
             Self::Done => f.write_str("all steps done"),
         }
@@ -266,6 +273,7 @@ impl fmt::Display for ElectionReason {
             Self::ClusterLockContended => {
                 f.write_str("the cluster lock is taken, but its holder does not lead")
             }
+            Self::WasAway => f.write_str("this node was away, and heard of no leader then"),
         }
     }
 }
@@ -282,6 +290,7 @@ impl fmt::Display for LeaderReason {
             Self::Resigned => f.write_str("this node must not lead any more"),
             Self::Disconnected => f.write_str("the leader is disconnected"),
             Self::Silent => f.write_str("the leader is silent"),
+            Self::WasAway => f.write_str("this node was away"),
         }
     }
 }

@@ -157,7 +157,12 @@ impl Node {
         if database.freeze == Freeze::None {
             return;
         }
-        tracing::error!("Release freeze handle for db {}", database.name);
+        let name = database.name.clone();
+        self.stop_pulls(|_, pulled| pulled == db);
+        tracing::error!("Release freeze handle for db {name}");
+        let Some(database) = self.cluster.databases.get_mut(&db) else {
+            return;
+        };
         tracing::error!(
             "Thaw db: {} generation {}",
             database.name,

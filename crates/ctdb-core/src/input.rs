@@ -26,6 +26,8 @@ pub enum Input {
     ClientGone(ClientId),
     /// Answer to `Effect::AwaitRoom`.
     ClientHasRoom(Ticket),
+    /// Answer to `Effect::AwaitPeerRoom`.
+    PeerHasRoom(Ticket),
     /// Answer to `Effect::Db`.
     Db {
         ticket: Ticket,

@@ -15,6 +15,7 @@ mod database;
 pub mod effect;
 mod election;
 pub mod explain;
+mod flow;
 mod freeze;
 pub mod input;
 mod latency;
@@ -39,10 +40,12 @@ mod waiting;
 pub use cluster_lock::ClusterLockEvent;
 pub use config::{ConfiguredNode, NodeConfig};
 pub use effect::{
-    DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, TRAVERSE_WINDOW, Ticket,
+    DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, RECOVERY_WINDOW, TRAVERSE_WINDOW,
+    Ticket,
 };
 pub use input::{DbFailure, Input, LockTest, Record};
 pub use migrate::{RecordJob, Verdict, Write};
 pub use node::Node;
 pub use peers::Refusal;
 pub use recoverd::LockAttempt;
+pub use recovery::collate;

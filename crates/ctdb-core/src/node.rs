@@ -28,6 +28,7 @@ use crate::cluster::{Cluster, NodeEntry};
 use crate::config::NodeConfig;
 use crate::effect::{Effect, Ticket};
 use crate::explain::History;
+use crate::flow::RecordsOnWay;
 use crate::freeze::Freezes;
 use crate::input::{Input, Record};
 use crate::migrate::{Migrator, RecordJob, Verdict};
@@ -54,6 +55,7 @@ pub struct Node {
     pub(crate) recoverd_wake: Option<Instant>,
     /// Addresses of record batches that a running recovery listens to.
     pub(crate) recovery_streams: BTreeSet<Srvid>,
+    pub(crate) records_on_way: RecordsOnWay,
     pub(crate) freezes: Freezes,
     pub(crate) traverses: Traverses,
     pub(crate) monitor: Monitor,
@@ -112,6 +114,7 @@ impl Node {
             recoverd: None,
             recoverd_wake: None,
             recovery_streams: BTreeSet::new(),
+            records_on_way: RecordsOnWay::default(),
             freezes: Freezes::default(),
             traverses: Traverses::default(),
             monitor: Monitor::default(),
@@ -144,6 +147,7 @@ impl Node {
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
             Input::ClientGone(client) => self.client_gone(client),
             Input::ClientHasRoom(ticket) => self.client_has_room(ticket, now),
+            Input::PeerHasRoom(ticket) => self.peer_has_room(ticket, now),
             Input::Db { ticket, answer } => self.db_answered(ticket, answer, now),
             Input::EventDone { ticket, outcome } => self.event_done(ticket, outcome, now),
             Input::ClusterLock {
@@ -264,6 +268,11 @@ impl Node {
         self.cluster.databases.get(&db).map(|db| db.generation)
     }
 
+    /// The generation of the recovery that has a transaction open on a database.
+    pub fn recovering_in(&self, db: DbId) -> Option<Generation> {
+        self.cluster.databases.get(&db)?.transaction
+    }
+
     /// The tunables as they are now.
     pub fn tunables(&self) -> &ctdb_conf::Tunables {
         &self.cluster.tunables
@@ -297,6 +306,7 @@ impl Node {
                 for asker in self.cluster.controls_lost_with(pnn) {
                     self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
                 }
+                self.stop_pulls(|caller, _| caller.node == pnn);
                 self.traverses
                     .node_gone(pnn, &self.clients, &mut self.cluster);
                 self.wake_recoverd(now);

@@ -80,6 +80,11 @@ pub enum RecoverdInput {
         from: Option<Pnn>,
         data: Bytes,
     },
+    /// A batch of records that a merge has read.
+    Merged { token: Token, records: Bytes },
+    /// Another node has told the own one to take part in its recovery, by a control that only the
+    /// leader of a recovery sends.
+    RecoveryOf(Pnn),
     /// A report of the helper that takes the cluster lock.
     ClusterLock {
         attempt: LockAttempt,
@@ -111,6 +116,8 @@ pub struct Recoverd {
     history: History,
     /// Runs since the daemon has its first recovery ahead.
     is_awake: bool,
+    /// When it was called last.
+    last_call: Instant,
     seen: Seen,
 
     leader: LeaderWatch,
@@ -182,6 +189,7 @@ impl Recoverd {
             out: Outbox::default(),
             history: History::default(),
             is_awake: false,
+            last_call: now,
             seen: Seen::default(),
             leader: LeaderWatch::new(config.leader_timeout, now),
             election: Election::new(config.fast_start, wall, election_rng),
@@ -208,12 +216,19 @@ impl Recoverd {
         if !self.wake_up(view, now) {
             return;
         }
+        self.notice_absence(view, now);
         self.notice_changes(view, now);
         match input {
             RecoverdInput::Reply { token, result } => self.on_reply(token, result, view, now),
             RecoverdInput::Message { srvid, from, data } => {
                 self.on_message(srvid, from, data, view, now);
             }
+            RecoverdInput::Merged { token, records } => {
+                if let Activity::Recovery(recovery) = &mut self.activity {
+                    recovery.on_merged(token, &records, &mut self.out, now);
+                }
+            }
+            RecoverdInput::RecoveryOf(leader) => self.on_rival_recovery(leader, view, now),
             RecoverdInput::ClusterLock { attempt, event } => {
                 let outcome = self.lock.on_event(attempt, event);
                 let (election, mut ctx) = self.election(view, now);
@@ -226,6 +241,7 @@ impl Recoverd {
     /// Time has passed, or something in the view has changed. Harmless if neither has.
     pub fn handle_timeout(&mut self, view: &View<'_>, now: Instant) {
         if self.wake_up(view, now) {
+            self.notice_absence(view, now);
             self.notice_changes(view, now);
             self.step(view, now);
         }
@@ -295,9 +311,26 @@ impl Recoverd {
         if !self.is_awake && view.run_state >= RunState::FirstRecovery {
             info!(target: LOG, "monitor_cluster starting");
             self.is_awake = true;
+            self.last_call = now;
             self.leader.ensure_timeout(now);
         }
         self.is_awake
+    }
+
+    /// The node wakes every second. If it did not for as long as the others wait for a leader, the
+    /// process was stopped, or its machine: whoever led then, another node may lead now, and what
+    /// was under way is over. It hears the others before it does anything.
+    fn notice_absence(&mut self, view: &View<'_>, now: Instant) {
+        let absence = now.saturating_duration_since(self.last_call);
+        self.last_call = now;
+        if absence <= self.config.leader_timeout {
+            return;
+        }
+        let seconds = absence.as_secs();
+        warn!(target: LOG, "This node was away for {seconds} seconds");
+        let (election, mut ctx) = self.election(view, now);
+        election.was_away(&mut ctx);
+        self.stop_if_not_leader(view, now);
     }
 
     /// Compares with the view of the last call: what changed is looked at without delay.

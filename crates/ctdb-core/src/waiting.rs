@@ -6,6 +6,18 @@ use ctdb_proto::{
     ClientId, ControlFlags, DbFlags, DbId, Generation, Header, Pnn, ReqControl, ReqId, Srvid,
 };
 
+use crate::effect::Ticket;
+use crate::recoverd::Token;
+
+/// What may go on when there is room for more records.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum RoomFor {
+    /// The pull with this ticket reads another batch.
+    Pull { ticket: Ticket, db: DbId },
+    /// The recovery that this node leads.
+    Recovery(Token),
+}
+
 /// Where the answer of a control goes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Caller {
@@ -63,8 +75,21 @@ pub(crate) enum Waiting {
     },
     Pull {
         caller: Caller,
+        db: DbId,
         srvid: Srvid,
     },
+    /// Records on their way within this node: pushed to it, or to be merged by it.
+    Records {
+        bytes: usize,
+        /// The recovery daemon's part wants to know.
+        token: Option<Token>,
+    },
+    /// What the leader has merged of the database, batch by batch.
+    MergeRead {
+        token: Token,
+    },
+    /// Little is queued for a peer.
+    PeerRoom(RoomFor),
     PushConfirm {
         caller: Caller,
         db: DbId,

@@ -132,8 +132,7 @@ impl Chaos {
             9 | 10 => self.partition(),
             11 => Fault::SlowLink(node, other, seconds(&mut self.random, 2.0)),
             12 => Fault::Reset(node, other),
-            // Its holder knows at once: before, it and the next holder would recover side by side.
-            13 => Fault::LockLost(Duration::ZERO),
+            13 => Fault::LockLost(seconds(&mut self.random, 5.0)),
             14 => Fault::LockFails(self.lock_failure()),
             15 | 16 => self.script(node),
             17 => Fault::ClockJumps(node, (self.random.f64() - 0.5) * 600.0),

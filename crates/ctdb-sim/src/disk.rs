@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use ctdb_core::collate::Collate;
 use ctdb_core::migrate::server_store;
 use ctdb_core::persistent::merge_update;
 use ctdb_core::{DbAnswer, DbFailure, DbOp, Record, Write};
@@ -18,6 +19,16 @@ pub struct Disk {
     databases: BTreeMap<DbId, Database>,
     /// Nothing more can be committed to persistent databases.
     full: bool,
+    /// What a recovery led by this node merges.
+    merges: BTreeMap<DbId, Merge>,
+}
+
+/// Copies of a database, their leader's flags for it, and the size of a batch.
+#[derive(Debug)]
+struct Merge {
+    copies: Collate,
+    flags: DbFlags,
+    batch_limit: usize,
 }
 
 #[derive(Debug, Default)]
@@ -41,6 +52,7 @@ impl Disk {
             me,
             databases: BTreeMap::new(),
             full: false,
+            merges: BTreeMap::new(),
         }
     }
 
@@ -51,6 +63,7 @@ impl Disk {
         for db in self.databases.values_mut() {
             (db.attached, db.frozen, db.transaction) = (false, false, None);
         }
+        self.merges.clear();
     }
 
     pub(crate) fn set_full(&mut self, full: bool) {
@@ -119,6 +132,9 @@ impl Disk {
         if let DbOp::Attach { name, flags, .. } = op {
             return vec![Ok(self.attach(id, name, flags))];
         }
+        if let Some(answers) = self.merge(id, &op) {
+            return answers.unwrap_or_else(|failure| vec![Err(failure)]);
+        }
         let me = self.me;
         let full = self.full;
         let Some(db) = self.databases.get_mut(&id) else {
@@ -130,6 +146,7 @@ impl Disk {
         }
         match op {
             DbOp::Pull { batch_limit } => db.pull(id, batch_limit),
+            DbOp::ContinueTraverse { .. } | DbOp::StopTraverse { .. } => vec![Ok(DbAnswer::Done)],
             DbOp::ListEmpty { dmaster } => db.list(id, |r| {
                 r.header.dmaster == dmaster.get() && r.data.is_empty()
             }),
@@ -142,6 +159,54 @@ impl Disk {
             }),
             other => vec![db.simple(me, other)],
         }
+    }
+
+    /// Work on a merge; `None` if that is not what it is.
+    fn merge(&mut self, id: DbId, op: &DbOp) -> Option<Result<Answers, DbFailure>> {
+        let no_merge = || DbFailure(format!("{id} is not being merged"));
+        Some(Ok(match op {
+            DbOp::MergeBegin {
+                leader,
+                flags,
+                batch_limit,
+            } => {
+                let merge = Merge {
+                    copies: Collate::new(*leader),
+                    flags: *flags,
+                    batch_limit: *batch_limit,
+                };
+                self.merges.insert(id, merge);
+                vec![Ok(DbAnswer::Done)]
+            }
+            DbOp::MergeAdd { from, records } => {
+                let Some(merge) = self.merges.get_mut(&id) else {
+                    return Some(Err(no_merge()));
+                };
+                let buffer = RecBuffer::decode(&mut records.clone());
+                let added = buffer.and_then(|buffer| merge.copies.add(*from, &buffer));
+                vec![
+                    added
+                        .map(|()| DbAnswer::Done)
+                        .map_err(|error| DbFailure(error.to_string())),
+                ]
+            }
+            DbOp::MergeRead => {
+                let Some(merge) = self.merges.remove(&id) else {
+                    return Some(Err(no_merge()));
+                };
+                let batches = merge
+                    .copies
+                    .into_batches(id, merge.flags, merge.batch_limit);
+                let messages = batches.messages.into_iter().map(DbAnswer::Batch);
+                let count = DbAnswer::Count(batches.records);
+                messages.chain([count]).map(Ok).collect()
+            }
+            DbOp::MergeEnd => {
+                self.merges.remove(&id);
+                vec![Ok(DbAnswer::Done)]
+            }
+            _ => return None,
+        }))
     }
 
     fn attach(&mut self, id: DbId, name: String, flags: DbFlags) -> DbAnswer {

@@ -27,7 +27,8 @@ pub enum Observed {
         generation: Generation,
         records: BTreeMap<Bytes, Record>,
     },
-    /// A recovery has replaced all records of a database; `members`: the vnn map then.
+    /// A recovery has replaced all records of a database; `members`: the vnn map of that
+    /// generation.
     Recovered {
         node: Pnn,
         db: DbId,

@@ -70,6 +70,8 @@ pub struct World {
     scripts: Scripts,
     trace: Trace,
     observed: Vec<Observed>,
+    /// The members of each generation that a node has seen.
+    maps: BTreeMap<u32, Vec<Pnn>>,
     /// Nodes that something happened to in the last step.
     touched: BTreeSet<Pnn>,
     cost: Cost,
@@ -128,6 +130,7 @@ impl World {
             scripts: Scripts::default(),
             trace: Trace::new(count, start),
             observed: Vec::new(),
+            maps: BTreeMap::new(),
             touched: BTreeSet::new(),
             cost: Cost::default(),
         };

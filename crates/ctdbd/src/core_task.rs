@@ -150,6 +150,9 @@ impl CoreTask {
             ShellEvent::ClientRoom { ticket } => {
                 self.node.handle(Input::ClientHasRoom(ticket), now);
             }
+            ShellEvent::PeerRoom { ticket } => {
+                self.node.handle(Input::PeerHasRoom(ticket), now);
+            }
             ShellEvent::PeerConnected { pnn, link, socket } => {
                 if self.peers.connected(pnn, link, socket) {
                     self.node.handle(Input::OutgoingUp(pnn), now);
@@ -280,6 +283,9 @@ impl CoreTask {
             Effect::SendPeer { to, packet } => self.peers.send(to, &packet),
             Effect::SendClient { to, packet } => self.send_client(to, &packet),
             Effect::AwaitRoom { client, ticket } => self.clients.await_room(client, ticket),
+            Effect::AwaitPeerRoom { pnn, limit, ticket } => {
+                self.peers.await_room(pnn, limit, ticket);
+            }
             Effect::Record(job) => {
                 self.databases.record(&mut self.node, job, Instant::now());
             }

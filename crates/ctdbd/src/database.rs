@@ -9,6 +9,7 @@
 //! | [`record`] | one look at one record, under the lock of its chain             |
 //! | [`locks`]  | waits for a chain that somebody else has                        |
 //! | [`freeze`] | holds a whole database locked, and works on it for a recovery   |
+//! | [`merge`]  | merges the copies of a database that a recovery has pulled      |
 //! | [`batch`]  | record buffers out of and into a file                           |
 //! | [`work`]   | everything else that looks at whole databases                   |
 //! | [`health`] | the marks of databases that must not be trusted                 |
@@ -18,6 +19,7 @@ pub(crate) mod batch;
 pub(crate) mod freeze;
 pub(crate) mod health;
 pub(crate) mod locks;
+pub(crate) mod merge;
 pub(crate) mod record;
 pub(crate) mod work;
 

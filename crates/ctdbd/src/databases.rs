@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ctdb_core::{DbAnswer, DbFailure, DbOp, Node, RecordJob, TRAVERSE_WINDOW, Ticket};
+use ctdb_core::{
+    DbAnswer, DbFailure, DbOp, Node, RECOVERY_WINDOW, RecordJob, TRAVERSE_WINDOW, Ticket,
+};
 use ctdb_proto::DbId;
 use tracing::error;
 
@@ -12,6 +14,7 @@ use crate::database::attach::{AttachRequest, Attached, DbSetup};
 use crate::database::batch::Selection;
 use crate::database::freeze::Freezer;
 use crate::database::locks::{ChainHeld, ChainWaits, WaitId};
+use crate::database::merge::{MergeRules, Merger};
 use crate::database::record::{Tried, do_job, try_job};
 use crate::database::work::{self, Pace};
 use crate::database::{Database, DbFile, LockKind, LongWait};
@@ -29,6 +32,8 @@ pub(crate) struct Databases {
     threads: Threads,
     open: BTreeMap<DbId, Database>,
     traverses: BTreeMap<Ticket, Arc<Pace>>,
+    /// What this node merges as the leader of a recovery.
+    merges: BTreeMap<DbId, Merger>,
     /// Memory for values, used by each job in turn.
     value: Vec<u8>,
 }
@@ -41,6 +46,7 @@ impl Databases {
             threads: Threads::default(),
             open: BTreeMap::new(),
             traverses: BTreeMap::new(),
+            merges: BTreeMap::new(),
             value: Vec::new(),
         }
     }
@@ -179,11 +185,48 @@ impl Databases {
             DbOp::Seqnum if !database.is_frozen() => {
                 self.in_thread(ticket, move |_| work::read_seqnum(&file));
             }
+            DbOp::MergeBegin {
+                leader,
+                flags,
+                batch_limit,
+            } => {
+                let rules = MergeRules {
+                    leader,
+                    flags,
+                    batch_limit,
+                };
+                let dir = self.setup.state_dir.clone();
+                let merger = Merger::start(ticket, &file, dir, rules, &self.threads, &self.lanes);
+                self.merges.insert(db, merger);
+            }
+            DbOp::MergeAdd { from, records } => {
+                let merger = self.merges.get(&db);
+                if !merger.is_some_and(|merger| merger.add(ticket, from, records)) {
+                    self.answer(ticket, Err(file.failure(&"is not being merged")));
+                }
+            }
+            DbOp::MergeRead => {
+                let pace = self.new_pace(ticket, RECOVERY_WINDOW);
+                let merger = self.merges.get_mut(&db);
+                if !merger.is_some_and(|merger| merger.read(ticket, pace)) {
+                    self.answer(ticket, Err(file.failure(&"is not being merged")));
+                }
+            }
+            DbOp::MergeEnd => {
+                self.merges.remove(&db);
+                self.answer(ticket, Ok(DbAnswer::Done));
+            }
+            DbOp::Pull { batch_limit } => {
+                let pace = self.new_pace(ticket, RECOVERY_WINDOW);
+                let freezer = self.open.get(&db).and_then(|db| db.freezer.as_ref());
+                if !freezer.is_some_and(|f| f.pull(ticket, batch_limit, pace)) {
+                    self.answer(ticket, Err(file.failure(&"is not frozen")));
+                }
+            }
             DbOp::TransactionStart
             | DbOp::TransactionCancel
             | DbOp::TransactionCommit
             | DbOp::Wipe
-            | DbOp::Pull { .. }
             | DbOp::Push { .. }
             | DbOp::PushConfirm
             | DbOp::Seqnum => {
@@ -401,6 +444,13 @@ impl Databases {
             }
         }
         long_waits
+    }
+
+    /// A pace that [`DbOp::ContinueTraverse`] with this ticket keeps going.
+    fn new_pace(&mut self, ticket: Ticket, window: u32) -> Arc<Pace> {
+        let pace = Arc::new(Pace::of(window));
+        self.traverses.insert(ticket, Arc::clone(&pace));
+        pace
     }
 
     fn traverse(&mut self, ticket: Ticket, file: Arc<DbFile>, selection: Selection, pace: Pace) {

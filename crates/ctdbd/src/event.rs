@@ -58,6 +58,11 @@ pub(crate) enum ShellEvent {
         ticket: Ticket,
     },
 
+    /// Little is queued for a peer, or it is gone.
+    PeerRoom {
+        ticket: Ticket,
+    },
+
     /// A database was opened, or was not.
     Attached {
         ticket: Ticket,

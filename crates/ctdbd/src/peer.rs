@@ -15,11 +15,15 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ctdb_proto::{Packet, Pnn, Transport};
+use bytes::Bytes;
+use ctdb_core::Ticket;
+use ctdb_proto::{Body, Packet, Pnn, Transport};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
@@ -38,6 +42,13 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 /// Bytes that may wait for a peer. A peer that lets more pile up is taken for dead: the packets are
 /// dropped with the connection, and the recovery that follows makes up for them.
 const QUEUE_LIMIT: usize = 512 * 1024 * 1024;
+
+/// Pause between two looks at a queue that is long.
+const ROOM_PAUSE: Duration = Duration::from_millis(2);
+
+/// Bytes of records of recoveries that a peer has sent and that are not worked on yet. Then nothing
+/// more is read of its connection, so that it does not send more than our disk takes.
+const RECORDS_LIMIT: u32 = 4 * 1024 * 1024;
 
 /// One life of the two connections to a peer. What an earlier life still has to say is ignored.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -170,6 +181,21 @@ impl Peers {
         }
     }
 
+    /// Tells when less than `limit` bytes wait for a peer; at once if it is not connected.
+    pub(crate) fn await_room(&self, pnn: Pnn, limit: usize, ticket: Ticket) {
+        let out = self.links.get(&pnn).and_then(|link| link.out.as_ref());
+        let lanes = self.lanes.clone();
+        match out.map(Outgoing::watch) {
+            None => lanes.report(ShellEvent::PeerRoom { ticket }),
+            Some(queue) => drop(tokio::spawn(async move {
+                while queue.queued_bytes() >= limit {
+                    sleep(ROOM_PAUSE).await;
+                }
+                lanes.report(ShellEvent::PeerRoom { ticket });
+            })),
+        }
+    }
+
     /// Writes what was queued in this turn. Returns the peers that are lost, and why.
     pub(crate) fn flush(&mut self) -> Vec<(Pnn, String)> {
         let mut lost = Vec::new();
@@ -249,9 +275,11 @@ impl Connector {
 }
 
 async fn read_peer(pnn: Pnn, link: LinkId, mut incoming: Incoming, lanes: Lanes) {
+    let room = Arc::new(Semaphore::new(RECORDS_LIMIT as usize));
     let reason = loop {
         match incoming.next().await {
             Ok(packet) => {
+                let packet = with_room(packet, &room).await;
                 let lane = Lane::of_peer(&packet);
                 let event = ShellEvent::PeerPacket {
                     from: pnn,
@@ -269,6 +297,35 @@ async fn read_peer(pnn: Pnn, link: LinkId, mut incoming: Incoming, lanes: Lanes)
     lanes
         .send(Lane::Work, ShellEvent::PeerLost { pnn, link, reason })
         .await;
+}
+
+/// Records of a recovery, which take room until nobody holds them any more.
+struct Records {
+    bytes: Bytes,
+    _room: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Records {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Waits until there is room for the records of a recovery in this packet, if it has some.
+async fn with_room(mut packet: Packet, room: &Arc<Semaphore>) -> Packet {
+    if let Body::ReqMessage(message) = &mut packet.body
+        && message.srvid.is_recovery()
+    {
+        let bytes = std::mem::take(&mut message.data);
+        let share = u32::try_from(bytes.len()).map_or(RECORDS_LIMIT, |len| len.min(RECORDS_LIMIT));
+        let permit = Arc::clone(room).acquire_many_owned(share).await;
+        let permit = permit.expect("nobody closes it");
+        message.data = Bytes::from_owner(Records {
+            bytes,
+            _room: permit,
+        });
+    }
+    packet
 }
 
 /// Accepts the connections of peers, for as long as the daemon runs.

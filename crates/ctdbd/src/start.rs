@@ -254,6 +254,7 @@ impl Daemon {
             |error: &dyn std::fmt::Display| StartError::Databases(error.to_string());
         let setup = DbSetup {
             volatile_dir: config.database.volatile_dir.clone(),
+            state_dir: config.database.state_dir.clone(),
             persistent_dir: config.database.persistent_dir.clone(),
             pnn: self.pnn,
             mutexes: config.database.tdb_mutexes && tdb::mutexes_work(),

@@ -9,7 +9,7 @@ use crate::layout::{
     data_start,
 };
 use crate::map::FileBackend;
-use crate::overlay::Overlay;
+use crate::overlay::{OpenSpill, Overlay};
 
 /// Typed access to the bytes of one database, as a running transaction sees them.
 pub(crate) struct Image {
@@ -62,10 +62,15 @@ impl Image {
         }
     }
 
-    /// From now on changes are kept in memory.
-    pub(crate) fn begin(&self) -> Result<()> {
+    /// Whether the database is a file.
+    pub(crate) fn is_file(&self) -> bool {
+        matches!(self.bytes, Bytes::File(_))
+    }
+
+    /// From now on changes are kept apart: in memory, and what is too much for that in a file.
+    pub(crate) fn begin(&self, spill: Option<OpenSpill>) -> Result<()> {
         let size = self.backend().refresh()?;
-        *self.overlay.borrow_mut() = Some(Overlay::new(size));
+        *self.overlay.borrow_mut() = Some(Overlay::new(size, spill));
         self.overlaid.set(true);
         Ok(())
     }

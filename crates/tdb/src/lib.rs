@@ -40,6 +40,7 @@ mod repack;
 mod rescue;
 mod store;
 mod summary;
+mod tail;
 mod transaction;
 mod traverse;
 mod wipe;

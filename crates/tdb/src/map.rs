@@ -16,9 +16,10 @@
 #![expect(clippy::cast_ptr_alignment, reason = "every such cast is checked")]
 
 use std::cell::{Cell, RefCell};
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::SystemTime;
@@ -103,6 +104,16 @@ impl FileBackend {
         };
         new.refresh()?;
         Ok(new)
+    }
+
+    /// An empty file without a name in a folder, for this process alone. It is gone when closed.
+    pub(crate) fn nameless(dir: &Path) -> Result<Self> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).mode(0o600);
+        let flags = libc::O_TMPFILE | libc::O_CLOEXEC;
+        let file = options.custom_flags(flags).open(dir);
+        let file = file.map_err(Error::io("open"))?;
+        Self::new(Arc::new(file), 0, Access::Mapped, false)
     }
 
     /// Finds bytes `offset..offset + len`, which lie inside the file.

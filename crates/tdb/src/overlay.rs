@@ -1,16 +1,27 @@
-//! What a transaction has changed, kept in memory until it commits (`tdb.md` 6).
+//! What a transaction has changed, kept apart until it commits (`tdb.md` 6).
+//!
+//! The first [`IN_MEMORY`] changed blocks are in memory. A transaction that changes more, as when a
+//! recovery writes a whole database anew, has the others in a file of its own without a name.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::backend::Backend;
 use crate::error::{Error, Result};
+use crate::map::FileBackend;
 use crate::mutex::page_size;
+
+/// Changed blocks that are kept in memory: 4 MiB.
+const IN_MEMORY: usize = 1024;
+
+/// Blocks by which the file of the others grows.
+const SPILL_STEP: u32 = 1024;
 
 /// Changed blocks, one page each, in front of a database that stays as it is.
 pub(crate) struct Overlay {
-    /// Changed blocks by number. The last one of the database may be shorter than a page.
-    blocks: BTreeMap<u32, Vec<u8>>,
+    /// Where the changed block is, for each block of the database up to the last changed one.
+    places: Vec<Place>,
+    memory: Vec<Vec<u8>>,
+    spill: Spill,
     block_size: u32,
     /// Size of the database when the transaction began.
     old_size: u32,
@@ -19,6 +30,35 @@ pub(crate) struct Overlay {
     /// A change was lost: the transaction must not commit.
     broken: bool,
 }
+
+/// Where a block is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Place {
+    /// In the database: it is not changed.
+    Below,
+    /// Index of the changed block in memory.
+    Memory(u32),
+    /// Offset of the changed block in the file.
+    Spilled(u32),
+}
+
+/// The file for what does not stay in memory, made when it is needed.
+#[derive(Default)]
+enum Spill {
+    /// Nothing goes there: everything stays in memory.
+    #[default]
+    None,
+    /// Makes the file.
+    Ready(OpenSpill),
+    Open {
+        file: FileBackend,
+        /// Bytes in use.
+        used: u32,
+    },
+}
+
+/// Makes a file without a name; `None` if that is not possible.
+pub(crate) type OpenSpill = Box<dyn Fn() -> Option<FileBackend> + Send>;
 
 /// The bytes of a request that lie in one block.
 struct Piece {
@@ -30,10 +70,12 @@ struct Piece {
 }
 
 impl Overlay {
-    pub(crate) fn new(size: u32) -> Self {
-        let blocks = BTreeMap::new();
+    /// Nothing is changed yet. Without a way to open a file for it everything stays in memory.
+    pub(crate) fn new(size: u32, spill: Option<OpenSpill>) -> Self {
         Self {
-            blocks,
+            places: Vec::new(),
+            memory: Vec::new(),
+            spill: spill.map_or(Spill::None, Spill::Ready),
             block_size: page_size(),
             old_size: size,
             size,
@@ -53,13 +95,20 @@ impl Overlay {
         self.broken
     }
 
+    /// Whether nothing is changed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
     pub(crate) fn grow(&mut self, new_size: u32) {
         self.size = self.size.max(new_size);
-        // The block at the old end, if it was changed, reaches further now.
-        let size = self.size;
-        if let Some(mut last) = self.blocks.last_entry() {
-            let len = block_len(*last.key(), self.block_size, size);
-            last.get_mut().resize(len, 0);
+        // The block at the old end, if it was changed, reaches further now. In the file it has room
+        // for that, and zeros.
+        if let Some(&Place::Memory(index)) = self.places.last() {
+            let last = self.places.len() - 1;
+            let number = u32::try_from(last).expect("a database has fewer blocks than bytes");
+            let len = block_len(number, self.block_size, self.size);
+            self.memory[index as usize].resize(len, 0);
         }
     }
 
@@ -67,9 +116,15 @@ impl Overlay {
         self.check(offset, out.len())?;
         for piece in self.pieces(offset, out.len()) {
             let out = &mut out[piece.range.clone()];
-            match self.blocks.get(&piece.block) {
-                Some(bytes) => out.copy_from_slice(&bytes[piece.at..piece.at + out.len()]),
-                None => self.read_below(below, self.start(piece.block) + piece.at as u64, out)?,
+            match self.place(piece.block) {
+                Place::Memory(index) => {
+                    let bytes = &self.memory[index as usize];
+                    out.copy_from_slice(&bytes[piece.at..piece.at + out.len()]);
+                }
+                Place::Spilled(start) => self.spill.read(start, piece.at, out)?,
+                Place::Below => {
+                    self.read_below(below, self.start(piece.block) + piece.at as u64, out)?;
+                }
             }
         }
         Ok(())
@@ -78,23 +133,34 @@ impl Overlay {
     pub(crate) fn write(&mut self, below: &dyn Backend, offset: u32, data: &[u8]) -> Result<()> {
         self.check(offset, data.len())?;
         for piece in self.pieces(offset, data.len()) {
-            let loaded = self
-                .load(below, piece.block)
-                .inspect_err(|_| self.broken = true);
-            loaded?;
-            let data = &data[piece.range];
-            if let Some(bytes) = self.blocks.get_mut(&piece.block) {
-                bytes[piece.at..piece.at + data.len()].copy_from_slice(data);
-            }
+            let data = &data[piece.range.clone()];
+            self.write_piece(below, &piece, data)
+                .inspect_err(|_| self.broken = true)?;
         }
         Ok(())
     }
 
-    /// The changed blocks by offset, in ascending order.
-    pub(crate) fn blocks(&self) -> impl Iterator<Item = (u32, &[u8])> {
-        self.blocks
-            .iter()
-            .map(|(&number, bytes)| (number * self.block_size, &bytes[..]))
+    fn write_piece(&mut self, below: &dyn Backend, piece: &Piece, data: &[u8]) -> Result<()> {
+        match self.changeable(below, piece.block)? {
+            Place::Memory(index) => {
+                let bytes = &mut self.memory[index as usize];
+                bytes[piece.at..piece.at + data.len()].copy_from_slice(data);
+                Ok(())
+            }
+            Place::Spilled(start) => self.spill.write(start, piece.at, data),
+            Place::Below => Ok(()),
+        }
+    }
+
+    /// Offset and length of each changed block, in ascending order.
+    pub(crate) fn changed(&self) -> impl Iterator<Item = (u32, usize)> {
+        let numbers = (0..).zip(&self.places);
+        numbers
+            .filter(|(_, place)| **place != Place::Below)
+            .map(|(number, _)| {
+                let len = block_len(number, self.block_size, self.size);
+                (number * self.block_size, len)
+            })
     }
 
     fn check(&self, offset: u32, len: usize) -> Result<()> {
@@ -110,15 +176,39 @@ impl Overlay {
         }
     }
 
-    /// Brings a block into memory, to be changed.
-    fn load(&mut self, below: &dyn Backend, number: u32) -> Result<()> {
-        if self.blocks.contains_key(&number) {
-            return Ok(());
+    fn place(&self, number: u32) -> Place {
+        let place = self.places.get(number as usize);
+        place.copied().unwrap_or(Place::Below)
+    }
+
+    /// A copy of a block that may be changed.
+    fn changeable(&mut self, below: &dyn Backend, number: u32) -> Result<Place> {
+        let known = self.place(number);
+        if known != Place::Below {
+            return Ok(known);
         }
         let mut bytes = vec![0; block_len(number, self.block_size, self.size)];
         self.read_below(below, self.start(number), &mut bytes)?;
-        self.blocks.insert(number, bytes);
-        Ok(())
+        let place = self.keep(bytes)?;
+        let index = number as usize;
+        if self.places.len() <= index {
+            self.places.resize(index + 1, Place::Below);
+        }
+        self.places[index] = place;
+        Ok(place)
+    }
+
+    fn keep(&mut self, block: Vec<u8>) -> Result<Place> {
+        if self.memory.len() >= IN_MEMORY
+            && let Some(start) = self.spill.add(&block, self.block_size)?
+        {
+            return Ok(Place::Spilled(start));
+        }
+        let index = self.memory.len();
+        self.memory.push(block);
+        Ok(Place::Memory(
+            u32::try_from(index).expect("a database has fewer blocks than bytes"),
+        ))
     }
 
     /// Reads what the database holds; zeros behind its old end.
@@ -156,6 +246,46 @@ impl Overlay {
             Some(Piece { block, at, range })
         })
     }
+}
+
+impl Spill {
+    /// Adds a block; `None` if there is no file for it.
+    fn add(&mut self, block: &[u8], block_size: u32) -> Result<Option<u32>> {
+        if let Self::Ready(open) = self {
+            *self = open().map_or(Self::None, |file| Self::Open { file, used: 0 });
+        }
+        let Self::Open { file, used } = self else {
+            return Ok(None);
+        };
+        let start = *used;
+        let end = start.checked_add(block_size).ok_or(Error::TooLarge)?;
+        if end > file.size() {
+            let more = block_size.saturating_mul(SPILL_STEP);
+            file.grow(start.checked_add(more).ok_or(Error::TooLarge)?)?;
+        }
+        file.write(start, block)?;
+        *used = end;
+        Ok(Some(start))
+    }
+
+    fn read(&self, start: u32, at: usize, out: &mut [u8]) -> Result<()> {
+        match self {
+            Self::Open { file, .. } => file.read(position(start, at), out),
+            Self::None | Self::Ready(_) => Err(Error::Invalid("no file of changed blocks")),
+        }
+    }
+
+    fn write(&self, start: u32, at: usize, data: &[u8]) -> Result<()> {
+        match self {
+            Self::Open { file, .. } => file.write(position(start, at), data),
+            Self::None | Self::Ready(_) => Err(Error::Invalid("no file of changed blocks")),
+        }
+    }
+}
+
+/// Offset in the file; `at` is less than the size of a block.
+fn position(start: u32, at: usize) -> u32 {
+    start.saturating_add(u32::try_from(at).unwrap_or(u32::MAX))
 }
 
 /// Bytes of block `number` in a database of `size` bytes.

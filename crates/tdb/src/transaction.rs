@@ -1,6 +1,6 @@
 //! Transactions: many changes that survive a crash together or not at all (`tdb.md` 6).
 //!
-//! Changes are collected in memory. The commit saves what it is going to overwrite in the recovery
+//! Changes are collected in memory, and many of them in a file without a name. The commit saves what it is going to overwrite in the recovery
 //! area of the file, marks the area as valid, overwrites, and unmarks the area, waiting for the
 //! disk after each of these. Whoever finds a marked area rolls back.
 //!
@@ -8,8 +8,9 @@
 //! space in the file that belongs to nobody, other than at its very end.
 
 use std::ops::Range;
+use std::path::Path;
 
-use crate::backend::length;
+use crate::backend::{Backend, length};
 use crate::db::Db;
 use crate::error::{Error, Result};
 use crate::layout::{
@@ -17,9 +18,10 @@ use crate::layout::{
     TAILER_SIZE, growth,
 };
 use crate::lock::{LockByte, Range as LockRange, Rw, Taken, Wait};
+use crate::map::FileBackend;
 use crate::mutex::page_size;
 use crate::open::Flags;
-use crate::overlay::Overlay;
+use crate::overlay::{OpenSpill, Overlay};
 use crate::recovery::{idle_area, recovery_start_word, write_around};
 
 /// A running transaction.
@@ -199,8 +201,26 @@ impl Db {
         };
         self.transaction.set(Some(transaction));
         self.area_from_tail()
-            .and_then(|()| self.image.begin())
+            .and_then(|()| self.image.begin(self.spill()))
             .inspect_err(|_| self.finish_transaction())
+    }
+
+    /// How to make a file for what a large transaction changes: beside the database, where there
+    /// must be room for as much anyway.
+    fn spill(&self) -> Option<OpenSpill> {
+        let dir = self.path().parent()?;
+        let is_here = dir.as_os_str().is_empty();
+        let dir = if is_here { Path::new(".") } else { dir }.to_owned();
+        self.image.is_file().then(|| -> OpenSpill {
+            Box::new(move || match FileBackend::nameless(&dir) {
+                Ok(file) => Some(file),
+                Err(error) => {
+                    let dir = dir.display();
+                    tracing::warn!(%dir, %error, "a large transaction stays in memory");
+                    None
+                }
+            })
+        })
     }
 
     fn nest(&self, transaction: Transaction) -> Result<()> {
@@ -259,7 +279,7 @@ impl Db {
 
     /// Gets everything ready that the changes need, up to the mark that makes the log valid.
     fn prepare(&self) -> Result<()> {
-        if self.overlay(|overlay| overlay.blocks().next().is_none()) {
+        if self.overlay(|overlay| overlay.is_empty()) {
             return Ok(());
         }
         if self.locks.holds_records() {
@@ -326,12 +346,8 @@ impl Db {
 
     /// Length of a log of all changes, or a little more.
     fn log_len(&self) -> Result<u32> {
-        let blocks: u64 = self.overlay(|overlay| {
-            overlay
-                .blocks()
-                .map(|(_, bytes)| 8 + bytes.len() as u64)
-                .sum()
-        });
+        let blocks: u64 =
+            self.overlay(|overlay| overlay.changed().map(|(_, len)| 8 + len as u64).sum());
         // A block can be cut in three; the old end of the file, and a former area, add some.
         let extra = 2 * 8 + 2 * (8 + RECORD_SIZE) + 2 * (8 + 4) + TAILER_SIZE;
         u32::try_from(blocks + u64::from(extra)).map_err(|_| Error::TooLarge)
@@ -415,40 +431,41 @@ impl Db {
 
     /// Writes the area with its log, not yet valid, and waits for the disk.
     fn write_log(&self, area: Area, former: Option<Area>) -> Result<()> {
-        let mut log = Log::new(self.image.order());
-        let old_size = self.overlay(Overlay::old_size);
         let below = self.image.backend();
+        let mut log = Log::new(below, self.image.order(), area);
+        let old_size = self.overlay(Overlay::old_size);
+        let block = vec![0; page_size() as usize];
         if let Some(overlay) = &*self.image.overlay() {
-            for (offset, bytes) in overlay.blocks().filter(|&(offset, _)| offset < old_size) {
-                write_around(&[area.range()], offset, bytes, |offset, bytes| {
-                    below.read(offset, log.add(offset, bytes.len()))
+            for (offset, len) in overlay.changed().filter(|&(offset, _)| offset < old_size) {
+                write_around(&[area.range()], offset, &block[..len], |offset, bytes| {
+                    below.read(offset, log.add(offset, bytes.len())?)
                 })?;
             }
             if overlay.size() > old_size {
                 // For the C library, which leaves alone what was added: it begins like space that
                 // nobody has used yet.
-                log.add(old_size, RECORD_SIZE as usize);
+                log.add(old_size, RECORD_SIZE as usize)?;
             }
         }
         if let Some(former) = former {
             self.log_as_free(&mut log, former)?;
         }
-        self.write_through(area.start, &log.finish(area, old_size))?;
+        log.finish(old_size)?;
         self.image.sync()
     }
 
     /// A rollback cannot bring back the former area, since only one can be found through the
     /// header. It makes a free record of it, by some more blocks in the log.
-    fn log_as_free(&self, log: &mut Log, former: Area) -> Result<()> {
+    fn log_as_free(&self, log: &mut Log<'_>, former: Area) -> Result<()> {
         let order = log.order;
         let head = order.word(self.image.backend().word(FREELIST_HEAD)?);
         let free = Record::free(head, former.capacity);
-        log.add(former.start, RECORD_SIZE as usize)
+        log.add(former.start, RECORD_SIZE as usize)?
             .copy_from_slice(&free.encode(order));
         let tailer = order.bytes(free.tailer());
-        log.add(former.range().end - TAILER_SIZE, tailer.len())
+        log.add(former.range().end - TAILER_SIZE, tailer.len())?
             .copy_from_slice(&tailer);
-        log.add(FREELIST_HEAD, 4)
+        log.add(FREELIST_HEAD, 4)?
             .copy_from_slice(&order.bytes(former.start));
         Ok(())
     }
@@ -491,8 +508,12 @@ impl Db {
 
     fn write_blocks(&self, area: Area) -> Result<()> {
         let kept = [recovery_start_word(), area.range()];
+        let below = self.image.backend();
+        let mut block = vec![0; page_size() as usize];
         if let Some(overlay) = &*self.image.overlay() {
-            for (offset, bytes) in overlay.blocks() {
+            for (offset, len) in overlay.changed() {
+                let bytes = &mut block[..len];
+                overlay.read(below, offset, bytes)?;
                 write_around(&kept, offset, bytes, |offset, part| {
                     self.write_through(offset, part)
                 })?;
@@ -502,43 +523,66 @@ impl Db {
     }
 }
 
-/// A log under construction, behind room for the header of its area.
-struct Log {
-    bytes: Vec<u8>,
+/// Bytes of a log that are collected before they are written.
+const LOG_PART: usize = 256 * 1024;
+
+/// A log under construction: everything behind the header of its area.
+struct Log<'a> {
+    below: &'a dyn Backend,
     order: ByteOrder,
+    area: Area,
+    /// What is not written yet.
+    bytes: Vec<u8>,
+    /// Bytes that are written.
+    written: u32,
 }
 
-impl Log {
-    fn new(order: ByteOrder) -> Self {
+impl<'a> Log<'a> {
+    fn new(below: &'a dyn Backend, order: ByteOrder, area: Area) -> Self {
         Self {
-            bytes: vec![0; RECORD_SIZE as usize],
+            below,
             order,
+            area,
+            bytes: Vec::new(),
+            written: 0,
         }
     }
 
     /// Adds a block for `len` bytes at `offset`. Returns the place for what a rollback writes
     /// there, zeros at first.
-    fn add(&mut self, offset: u32, len: usize) -> &mut [u8] {
+    fn add(&mut self, offset: u32, len: usize) -> Result<&mut [u8]> {
+        if self.bytes.len() >= LOG_PART {
+            self.flush()?;
+        }
         let count = u32::try_from(len).expect("a block is no longer than a page");
         self.bytes.extend_from_slice(&self.order.bytes(offset));
         self.bytes.extend_from_slice(&self.order.bytes(count));
         let start = self.bytes.len();
         self.bytes.resize(start + len, 0);
-        &mut self.bytes[start..]
+        Ok(&mut self.bytes[start..])
     }
 
-    /// The bytes of the whole area, with a header that does not make it valid yet.
-    fn finish(mut self, area: Area, old_size: u32) -> Vec<u8> {
-        let data_len = length(&self.bytes) - RECORD_SIZE + TAILER_SIZE;
+    fn flush(&mut self) -> Result<()> {
+        let offset = self.area.start + RECORD_SIZE + self.written;
+        self.below.write(offset, &self.bytes)?;
+        self.written += length(&self.bytes);
+        self.bytes.clear();
+        Ok(())
+    }
+
+    /// Writes the rest, and the header, which does not make the log valid yet.
+    fn finish(mut self, old_size: u32) -> Result<()> {
+        let data_len = self.written + length(&self.bytes) + TAILER_SIZE;
         let header = Record {
             key_len: old_size,
             data_len,
-            ..idle_area(area.capacity)
+            ..idle_area(self.area.capacity)
         };
         self.bytes
             .extend_from_slice(&self.order.bytes(header.tailer()));
-        self.bytes[..RECORD_SIZE as usize].copy_from_slice(&header.encode(self.order));
-        self.bytes
+        self.flush()?;
+        self.below
+            .write(self.area.start, &header.encode(self.order))
     }
 }
 

@@ -114,6 +114,32 @@ fn grow_and_check(image: Vec<u8>, transaction: bool, context: &str) {
     assert_eq!(db.fetch(b"big").unwrap().unwrap(), big, "{context}");
 }
 
+/// A free record at the end of the file that is in no list was left by a kill, and is put into the
+/// list; but not if it lies in space that belongs to nobody, where anything may look like one.
+#[test]
+fn what_looks_free_in_unowned_space_is_not_listed() {
+    const FREE: u32 = 0xd9fe_e666;
+    for extra in [400, 401, 403] {
+        let mut image = golden_file("few_old");
+        let len: u32 = 300;
+        let fields = [0, len, 0, 0, 0, FREE].map(u32::to_le_bytes).concat();
+        image.resize(image.len() + extra, 0);
+        image.extend(fields);
+        image.resize(image.len() + len as usize - 4, 0);
+        image.extend((len + 24).to_le_bytes());
+        let db = OpenOptions::new().open_memory(image).unwrap();
+        assert!(db.check().unwrap().unowned > 300, "{extra}");
+        for n in 0..40_u8 {
+            let data = [n; 200];
+            db.store(&[n], &data, StoreMode::Insert).unwrap();
+            let found = db.check();
+            assert!(found.is_ok(), "{extra}, {n}: {found:?}");
+            assert_eq!(db.fetch(&[n]).unwrap().unwrap(), data, "{extra}");
+        }
+        assert_eq!(db.check().unwrap().unowned, 0, "{extra}");
+    }
+}
+
 /// A crash of the C library can leave a recovery area without a length at the end of the file. It is
 /// that of whatever follows only if nothing does; others may have the file open, so that an open
 /// alone cannot settle it.

@@ -3,17 +3,18 @@
 
 use std::time::{Duration, Instant};
 
-use ctdb_proto::{Capabilities, Pnn, ReplyControl, ReqMessage, SockAddr};
+use ctdb_proto::{Capabilities, DbId, Pnn, ReplyControl, ReqMessage, SockAddr};
 
 use super::Node;
 use crate::cluster_lock::ClusterLockEvent;
-use crate::effect::{Effect, Ticket};
-use crate::input::LockTest;
+use crate::effect::{DbOp, Effect, Ticket};
+use crate::input::{DbFailure, LockTest};
 use crate::outstanding::{Asker, NoAnswer};
 use crate::recoverd::{
     self, ControlFailure, LockAttempt, NodeView, Recoverd, RecoverdConfig, RecoverdEffect,
     RecoverdInput, Token, View,
 };
+use crate::waiting::{RoomFor, Waiting};
 
 impl Node {
     pub(super) fn recoverd_config(&self) -> RecoverdConfig {
@@ -61,8 +62,16 @@ impl Node {
         self.with_recoverd(|recoverd, view| recoverd.handle_timeout(view, now));
     }
 
-    fn tell_recoverd(&mut self, input: RecoverdInput, now: Instant) {
+    pub(crate) fn tell_recoverd(&mut self, input: RecoverdInput, now: Instant) {
         self.with_recoverd(|recoverd, view| recoverd.handle(input, view, now));
+    }
+
+    /// A control of a recovery that `leader` runs. If that is another node, and this one runs a
+    /// recovery too, they are in each other's way.
+    pub(crate) fn recovery_of(&mut self, leader: Pnn, now: Instant) {
+        if leader != self.cluster.me {
+            self.tell_recoverd(RecoverdInput::RecoveryOf(leader), now);
+        }
     }
 
     /// Carries out one thing that the recovery daemon's part wants; `false` if there is none.
@@ -85,6 +94,11 @@ impl Node {
             RecoverdEffect::Message { to, srvid, data } => {
                 self.cluster.send_message(to, srvid, &data);
             }
+            RecoverdEffect::Merge { token, db, op } => self.merge(token, db, op),
+            RecoverdEffect::ContinueMerge { token, db } => self.continue_merge(token, db),
+            RecoverdEffect::AwaitRoom { token, to } => {
+                self.await_room(to, RoomFor::Recovery(token), now);
+            }
             RecoverdEffect::ListenTo(srvid) => {
                 self.recovery_streams.insert(srvid);
             }
@@ -99,6 +113,26 @@ impl Node {
             }
         }
         true
+    }
+
+    fn merge(&mut self, token: Token, db: DbId, op: DbOp) {
+        if op != DbOp::MergeRead {
+            return self.work_on_records(db, op, Some(token));
+        }
+        let ticket = self.cluster.ticket();
+        self.waiting.insert(ticket, Waiting::MergeRead { token });
+        self.cluster.effect(Effect::Db { ticket, db, op });
+    }
+
+    /// Part of a merge is done, or has failed.
+    pub(crate) fn merge_answered(
+        &mut self,
+        token: Token,
+        done: Result<ReplyControl, DbFailure>,
+        now: Instant,
+    ) {
+        let result = done.map_err(|failure| ControlFailure::Unacceptable(failure.0));
+        self.tell_recoverd(RecoverdInput::Reply { token, result }, now);
     }
 
     pub(super) fn recoverd_answered(
@@ -150,8 +184,7 @@ impl Node {
     /// `SET_RECMODE` NORMAL with a cluster lock: the lock was tried, and should have been held by
     /// the leader (cluster.md 7).
     pub(super) fn cluster_lock_tested(&mut self, ticket: Ticket, outcome: LockTest, now: Instant) {
-        let Some(crate::waiting::Waiting::SetRecmode { caller }) = self.waiting.remove(&ticket)
-        else {
+        let Some(Waiting::SetRecmode { caller }) = self.waiting.remove(&ticket) else {
             return;
         };
         match outcome {

@@ -20,6 +20,8 @@ use crate::takeover::{self, TakeoverRun};
 
 /// Longest pause before a failed recovery is repeated.
 const LONGEST_RETRY: Duration = Duration::from_secs(10);
+/// Pause before a recovery that met another one is repeated: the other node's broadcast comes before.
+const RIVAL_RETRY: Duration = Duration::from_millis(1500);
 /// Pause before a recovery that failed because the cluster changed is repeated.
 const SHORTEST_RETRY: Duration = Duration::from_millis(50);
 
@@ -28,8 +30,12 @@ impl Recoverd {
     pub(super) fn lead(&mut self, view: &View<'_>, now: Instant) {
         self.stop_if_not_leader(view, now);
         if !self.leader.is_me(view.me) {
-            // Only the leader serves takeover requests; the others forget them.
-            self.takeover.clear();
+            // Only the leader serves takeover requests; the others forget them, once there is one.
+            // Who asks while none is known asks the next one: a tool waits ten seconds before it
+            // asks again.
+            if self.leader.leader().is_some() && self.election.is_idle() {
+                self.takeover.clear();
+            }
             return;
         }
         self.drive_activity(view, now);
@@ -64,7 +70,7 @@ impl Recoverd {
     }
 
     /// What was begun as leader ends when another node leads.
-    fn stop_if_not_leader(&mut self, view: &View<'_>, now: Instant) {
+    pub(super) fn stop_if_not_leader(&mut self, view: &View<'_>, now: Instant) {
         if self.leader.is_me(view.me) {
             return;
         }
@@ -241,12 +247,42 @@ impl Recoverd {
             recovery::Outcome::Failed(failures) => {
                 self.on_recovery_failed(failures, generation, view, now);
             }
+            recovery::Outcome::GaveWay(rival) => self.give_way(rival, generation, view, now),
             recovery::Outcome::Complete => {
                 let what = What::RecoveryEnded { generation, took };
                 self.history.add(now, what, Why::Done);
                 self.failed_recoveries = 0;
                 self.start_takeover(TakeoverReason::AfterRecovery, view, now);
             }
+        }
+    }
+
+    /// Another node recovers the cluster. Our own recovery, if one runs, gets in its way, and it in
+    /// ours.
+    pub(super) fn on_rival_recovery(&mut self, rival: Pnn, view: &View<'_>, now: Instant) {
+        if matches!(self.activity, Activity::Recovery(_)) && rival != view.me {
+            self.end_recovery(recovery::Outcome::GaveWay(rival), view, now);
+        }
+    }
+
+    /// Two recoveries at once can both fail for ever. Nobody is to blame for that: who leads must
+    /// be settled first.
+    fn give_way(
+        &mut self,
+        rival: Pnn,
+        generation: ctdb_proto::Generation,
+        view: &View<'_>,
+        now: Instant,
+    ) {
+        warn!(target: recovery::LOG, "another recovery, of node {rival}: giving way");
+        let what = What::RecoveryFailed { generation };
+        self.history.add(now, what, Why::AnotherRecovery(rival));
+        self.check.reset();
+        self.retry_recovery_at = Some(now + RIVAL_RETRY);
+        self.check.look_again_at(now + RIVAL_RETRY);
+        if !self.lock.is_configured() {
+            let (election, mut ctx) = self.election(view, now);
+            election.start(ElectionReason::RivalLeader(rival), &mut ctx);
         }
     }
 

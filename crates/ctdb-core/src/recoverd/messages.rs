@@ -27,7 +27,7 @@ impl Recoverd {
     ) {
         if srvid.is_recovery() {
             if let Activity::Recovery(recovery) = &mut self.activity {
-                recovery.on_records(srvid, from, &data);
+                recovery.on_records(srvid, from, &data, &mut self.out, now);
             }
             return;
         }

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    ControlFlags, DecodeError, Dest, Message, Opcode, Pnn, ReplyControl, ReqControl, Request,
+    ControlFlags, DbId, DecodeError, Dest, Message, Opcode, Pnn, ReplyControl, ReqControl, Request,
     Srvid, Wire,
 };
+
+use crate::effect::DbOp;
 
 /// Names one control that was sent; its reply carries it back.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -21,6 +23,14 @@ pub struct Token(u64);
 /// Names one try to take the cluster lock, and the helper process that makes it.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct LockAttempt(pub u64);
+
+#[cfg(test)]
+impl Token {
+    /// One that no control has.
+    pub(crate) fn for_test() -> Self {
+        Self(u64::MAX)
+    }
+}
 
 /// Something the daemon is to do for its recovery daemon.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,6 +46,15 @@ pub enum RecoverdEffect {
     },
     /// Send a message; a copy for the own node comes back as an input, on a later turn.
     Message { to: Dest, srvid: Srvid, data: Bytes },
+    /// Work on the merge of a database: one of the `Merge` operations of
+    /// [`DbOp`](crate::effect::DbOp). What it reads is handed in as
+    /// [`RecoverdInput::Merged`](crate::recoverd::RecoverdInput::Merged), its end as a reply.
+    Merge { token: Token, db: DbId, op: DbOp },
+    /// Let the merge whose reading has this token read one more batch.
+    ContinueMerge { token: Token, db: DbId },
+    /// Wait until few of the records sent to a node are still on their way out of this one, or in
+    /// the case of the own node, not stored; then reply.
+    AwaitRoom { token: Token, to: Pnn },
     /// Hand in messages to this service id.
     ListenTo(Srvid),
     /// No more of them.
@@ -94,9 +113,7 @@ impl Outbox {
         request: ReqControl,
         timeout: Duration,
     ) -> Token {
-        self.last += 1;
-        let token = Token(self.last);
-        self.asked.insert(token, asker);
+        let token = self.new_token(asker);
         self.effects.push_back(RecoverdEffect::Control {
             token,
             to,
@@ -114,6 +131,27 @@ impl Outbox {
     /// Who waits for this reply; nobody waits for it from now on.
     pub(crate) fn answered(&mut self, token: Token) -> Option<Asker> {
         self.asked.remove(&token)
+    }
+
+    /// Has something done with the merge of a database.
+    pub(crate) fn merge(&mut self, db: DbId, op: DbOp) -> Token {
+        let token = self.new_token(Asker::Recovery);
+        self.push(RecoverdEffect::Merge { token, db, op });
+        token
+    }
+
+    /// Waits until there is room for more records on the way to a node.
+    pub(crate) fn await_room(&mut self, to: Pnn) -> Token {
+        let token = self.new_token(Asker::Recovery);
+        self.push(RecoverdEffect::AwaitRoom { token, to });
+        token
+    }
+
+    fn new_token(&mut self, asker: Asker) -> Token {
+        self.last += 1;
+        let token = Token(self.last);
+        self.asked.insert(token, asker);
+        token
     }
 
     /// Sends a message.
@@ -160,10 +198,19 @@ pub enum ControlFailure {
     Unacceptable(String),
 }
 
+/// Begins the text with which a node refuses a step of a recovery because it takes part in another
+/// one since. Only our own kind says so.
+pub(crate) const ANOTHER_RECOVERY: &str = "another recovery";
+
 impl ControlFailure {
     /// Whether the node itself is to blame, rather than its connection.
     pub fn blames_node(&self) -> bool {
-        !matches!(self, Self::Disconnected)
+        !matches!(self, Self::Disconnected) && !self.is_another_recovery()
+    }
+
+    /// Whether the node follows another recovery.
+    pub(crate) fn is_another_recovery(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.starts_with(ANOTHER_RECOVERY.as_bytes()))
     }
 
     /// The number that the log lines of the original give (`ret=%d`).
@@ -274,6 +321,14 @@ impl Batch {
     /// Whether there is nothing left to wait for.
     pub(crate) fn is_settled(&self, now: Instant) -> bool {
         self.is_complete() || self.failed_at.is_some_and(|at| now >= at + FAILURE_GRACE)
+    }
+
+    /// Waits no longer: who has not answered has failed.
+    pub(crate) fn give_up(&mut self, now: Instant) {
+        for (_, pnn) in std::mem::take(&mut self.waiting) {
+            self.failed_at.get_or_insert(now);
+            self.failures.push((pnn, ControlFailure::Timeout));
+        }
     }
 
     /// When the batch is settled although some node has not answered.

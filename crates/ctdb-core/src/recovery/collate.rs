@@ -5,7 +5,8 @@
 //! pnn order, unless that one names the leader as dmaster. The outcome is written here as a rank,
 //! so that copies can come in any order: the nodes are pulled at the same time.
 //!
-//! The merge is kept in memory.
+//! The shell merges, since a database may be larger than what fits into memory, and asks [`wins`]
+//! and [`pushed_header`] here. [`Collate`] does the same in memory, for simulations.
 
 use std::collections::BTreeMap;
 
@@ -14,9 +15,39 @@ use ctdb_proto::{DbFlags, DbId, DecodeError, Pnn, RecBuffer, RecordFlags, Record
 
 use crate::mutation::{self, Mutation};
 
-/// The merge of one database.
+/// Whether a copy, with this header and from this node, wins over the one that is kept.
+/// Independent of the order in which they come.
+pub fn wins(new: (&RecordHeader, Pnn), kept: (&RecordHeader, Pnn), leader: Pnn) -> bool {
+    let is_leaders = |header: &RecordHeader| header.dmaster() == Some(leader);
+    let ((new, from), (kept, kept_from)) = (new, kept);
+    if new.rsn != kept.rsn {
+        let wins = new.rsn > kept.rsn;
+        return wins != mutation::is_on(Mutation::CollateKeepsLowerRsn);
+    }
+    match (is_leaders(new), is_leaders(kept)) {
+        (false, true) => true,
+        (true, false) => false,
+        (false, false) => from < kept_from,
+        (true, true) => from > kept_from,
+    }
+}
+
+/// The header with which a merged record is pushed: volatile and replicated records become the
+/// leader's.
+pub fn pushed_header(header: RecordHeader, flags: DbFlags, leader: Pnn) -> RecordHeader {
+    if flags.contains(DbFlags::PERSISTENT) {
+        return header;
+    }
+    RecordHeader {
+        dmaster: leader.get(),
+        flags: header.flags | RecordFlags::MIGRATED_WITH_DATA,
+        ..header
+    }
+}
+
+/// The merge of one database, in memory.
 #[derive(Debug)]
-pub(crate) struct Collate {
+pub struct Collate {
     leader: Pnn,
     records: BTreeMap<Box<[u8]>, Copy>,
 }
@@ -31,14 +62,15 @@ struct Copy {
 
 /// What goes to every node: batches of records, each one message.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub(crate) struct Batches {
-    pub(crate) messages: Vec<Bytes>,
+pub struct Batches {
+    pub messages: Vec<Bytes>,
     /// Number of records in all of them.
-    pub(crate) records: u32,
+    pub records: u32,
 }
 
 impl Collate {
-    pub(crate) fn new(leader: Pnn) -> Self {
+    /// Nothing yet.
+    pub fn new(leader: Pnn) -> Self {
         Self {
             leader,
             records: BTreeMap::new(),
@@ -46,11 +78,12 @@ impl Collate {
     }
 
     /// Takes a batch of records from a node.
-    pub(crate) fn add(&mut self, from: Pnn, batch: &RecBuffer) -> Result<(), DecodeError> {
+    pub fn add(&mut self, from: Pnn, batch: &RecBuffer) -> Result<(), DecodeError> {
         for record in batch {
             let (header, data) = record.split()?;
-            let wins = |kept: &Copy| replaces(&header, from, kept, self.leader);
-            if self.records.get(record.key).is_none_or(wins) {
+            let is_better =
+                |kept: &Copy| wins((&header, from), (&kept.header, kept.from), self.leader);
+            if self.records.get(record.key).is_none_or(is_better) {
                 self.records.insert(
                     record.key.into(),
                     Copy {
@@ -65,20 +98,15 @@ impl Collate {
     }
 
     /// The merged records, ready to be sent. A batch is closed as soon as it is larger than
-    /// `limit` bytes; there is always at least one. Records without data are left out. Volatile
-    /// and replicated records become the leader's.
-    pub(crate) fn into_batches(self, db_id: DbId, flags: DbFlags, limit: usize) -> Batches {
+    /// `limit` bytes; there is always at least one. Records without data are left out.
+    pub fn into_batches(self, db_id: DbId, flags: DbFlags, limit: usize) -> Batches {
         let mut batches = Batches::default();
         let mut open = RecBuffer::builder(db_id);
         for (key, copy) in self.records {
             if copy.data.is_empty() {
                 continue;
             }
-            let header = if flags.contains(DbFlags::PERSISTENT) {
-                copy.header
-            } else {
-                owned_by(self.leader, copy.header)
-            };
+            let header = pushed_header(copy.header, flags, self.leader);
             batches.records += 1;
             open.push_record(ReqId(0), &key, &header, &copy.data);
             if open.wire_len() > limit {
@@ -90,30 +118,6 @@ impl Collate {
             batches.messages.push(open.finish().to_bytes());
         }
         batches
-    }
-}
-
-/// Whether a copy wins over the one that is kept. Independent of the order in which they come.
-fn replaces(new: &RecordHeader, from: Pnn, kept: &Copy, leader: Pnn) -> bool {
-    let is_leaders = |header: &RecordHeader| header.dmaster() == Some(leader);
-    if new.rsn != kept.header.rsn {
-        let wins = new.rsn > kept.header.rsn;
-        return wins != mutation::is_on(Mutation::CollateKeepsLowerRsn);
-    }
-    match (is_leaders(new), is_leaders(&kept.header)) {
-        (false, true) => true,
-        (true, false) => false,
-        (false, false) => from < kept.from,
-        (true, true) => from > kept.from,
-    }
-}
-
-/// The header of a record that moves to the leader.
-fn owned_by(leader: Pnn, header: RecordHeader) -> RecordHeader {
-    RecordHeader {
-        dmaster: leader.get(),
-        flags: header.flags | RecordFlags::MIGRATED_WITH_DATA,
-        ..header
     }
 }
 

@@ -1,15 +1,20 @@
 //! The recovery of one database (`cluster.md 6.3` and 6.4).
 //!
 //! ```text
-//!  Name -> Attach -> Freeze -> StartTransaction -> Seqnum -> Pull -> Wipe -> Push -> Confirm
-//!                                                                                      |
-//!                                                             Done <- Thaw <- Commit <-+
+//!  Name -> Attach -> Freeze -> StartTransaction -> Seqnum -> Pull -> Wipe -> Push -> Send
+//!                                                                                    |
+//!                                               Done <- Thaw <- Commit <- Confirm <--+
 //! ```
 //!
 //! `Attach` is for nodes that lack the database, `Seqnum` for databases that are not volatile. Each
 //! step is one control to each node of the recovery, sent at the same time; a step that fails at
 //! any node starts the whole over, up to [`MAX_ATTEMPTS`] times. Databases that were frozen stay
 //! so, and an open transaction is replaced by the next one.
+//!
+//! No copy of the database is kept here. Records that come in go on to the merge, which the shell
+//! carries out; what it has merged comes back batch by batch in `Send`, and the next one is asked
+//! for when every node has room for it. `Pull` and `Send` may take as long as they like, as long as
+//! something moves.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,10 +26,10 @@ use ctdb_proto::{
 };
 use tracing::{debug, error, info};
 
+use crate::effect::DbOp;
 use crate::recoverd::outbox::{
     Asker, Batch, ControlFailure, ControlResult, Outbox, RecoverdEffect, Token,
 };
-use crate::recovery::collate::{Batches, Collate};
 use crate::recovery::{Failure, LOG};
 
 /// How often one recovery tries to recover a database.
@@ -32,6 +37,10 @@ pub(crate) const MAX_ATTEMPTS: u32 = 3;
 
 /// `PullDbExt::lmaster`: all records, whoever is their lmaster.
 const ANY_LMASTER: u32 = 0xFFFF_FFFF;
+
+/// Limit for a pull as a whole. Long before, a node that sends nothing for the usual timeout has
+/// failed.
+const PULL_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// What all databases of a recovery share.
 #[derive(Debug)]
@@ -98,8 +107,18 @@ pub(crate) struct DbRecovery {
     source: Option<Pnn>,
     /// Streams of records that come in.
     pulls: BTreeMap<Srvid, Pull>,
-    collate: Collate,
-    batches: Batches,
+    /// Copies are being merged.
+    merging: bool,
+    /// The reading of what was merged.
+    merge: Option<Token>,
+    /// Who has no room for more yet: the merge for what was pulled, the nodes for what is pushed.
+    rooms: Batch,
+    /// Batches that were sent since all nodes had room.
+    batches: u32,
+    /// Records that were sent.
+    sent: u32,
+    /// When what is under way has failed unless something moves before.
+    patience: Option<Instant>,
     /// The stream of records that goes out.
     push_srvid: Srvid,
     /// Where it failed, over all attempts.
@@ -116,6 +135,7 @@ enum Step {
     Pull,
     Wipe,
     Push,
+    Send,
     Confirm,
     Commit,
     Thaw,
@@ -131,7 +151,7 @@ struct Pull {
 }
 
 impl DbRecovery {
-    pub(crate) fn new(db_id: DbId, flags: DbFlags, holders: BTreeSet<Pnn>, me: Pnn) -> Self {
+    pub(crate) fn new(db_id: DbId, flags: DbFlags, holders: BTreeSet<Pnn>) -> Self {
         Self {
             db_id,
             flags,
@@ -142,8 +162,12 @@ impl DbRecovery {
             batch: Batch::default(),
             source: None,
             pulls: BTreeMap::new(),
-            collate: Collate::new(me),
-            batches: Batches::default(),
+            merging: false,
+            merge: None,
+            rooms: Batch::default(),
+            batches: 0,
+            sent: 0,
+            patience: None,
             push_srvid: Srvid::RECOVERY,
             failures: Vec::new(),
         }
@@ -165,8 +189,6 @@ impl DbRecovery {
             1 => info!(target: LOG, "recover database {}", self.db_id),
             attempt => info!(target: LOG, "recover database {}, attempt {attempt}", self.db_id),
         }
-        self.collate = Collate::new(ctx.shared.me);
-        self.batches = Batches::default();
         self.enter(Step::Name, ctx);
     }
 
@@ -177,18 +199,42 @@ impl DbRecovery {
         result: &ControlResult,
         ctx: &mut DbCtx<'_>,
     ) -> bool {
-        if !self.batch.awaits(token) {
+        if self.rooms.awaits(token) {
+            self.rooms.on_reply(token, result.clone(), ctx.now);
+            self.send_more(ctx);
+        } else if self.batch.awaits(token) {
+            self.batch.on_reply(token, result.clone(), ctx.now);
+        } else {
             return false;
         }
-        self.batch.on_reply(token, result.clone(), ctx.now);
+        self.be_patient(ctx);
         self.go_on(ctx);
         true
+    }
+
+    /// Something has moved: waits anew for those that are slow.
+    fn be_patient(&mut self, ctx: &DbCtx<'_>) {
+        let streams = matches!(self.step, Step::Pull | Step::Send);
+        self.patience = streams.then(|| ctx.now + ctx.shared.timeout);
     }
 
     /// Goes on if the step is over: everybody has answered, or some node failed and the others
     /// have had time to answer.
     pub(crate) fn go_on(&mut self, ctx: &mut DbCtx<'_>) {
-        while !self.is_over() && self.batch.is_settled(ctx.now) {
+        if self.patience.is_some_and(|until| ctx.now >= until) {
+            self.patience = None;
+            self.rooms.give_up(ctx.now);
+            if self.rooms.failures.is_empty() {
+                self.batch.give_up(ctx.now);
+            }
+        }
+        if !self.rooms.failures.is_empty() {
+            let mut rooms = std::mem::take(&mut self.rooms);
+            if let Err(failures) = self.require_success(self.opcode(), &mut rooms) {
+                return self.fail(failures, ctx);
+            }
+        }
+        while !self.is_over() && self.batch.is_settled(ctx.now) && self.rooms.is_complete() {
             match self.finish_step(ctx) {
                 Ok(next) => self.enter(next, ctx),
                 Err(failures) => {
@@ -200,7 +246,13 @@ impl DbRecovery {
     }
 
     /// Takes records; `false` if the stream is not of this database.
-    pub(crate) fn on_records(&mut self, srvid: Srvid, from: Option<Pnn>, mut data: Bytes) -> bool {
+    pub(crate) fn on_records(
+        &mut self,
+        srvid: Srvid,
+        from: Option<Pnn>,
+        data: Bytes,
+        ctx: &mut DbCtx<'_>,
+    ) -> bool {
         let Some(pull) = self.pulls.get_mut(&srvid) else {
             return false;
         };
@@ -209,16 +261,21 @@ impl DbRecovery {
             return true;
         }
         let from = pull.from;
-        let taken = RecBuffer::decode(&mut data).and_then(|batch| {
+        let taken = RecBuffer::decode(&mut data.clone()).and_then(|batch| {
+            batch.check_headers()?;
             // A batch of another database is not counted, so that the pull fails in the end.
-            if batch.db_id() != self.db_id {
-                return Ok(0);
-            }
-            self.collate.add(from, &batch)?;
-            Ok(batch.count())
+            let count = Some(batch.count());
+            Ok(count.filter(|_| batch.db_id() == self.db_id))
         });
         match taken {
-            Ok(count) => pull.received = pull.received.saturating_add(count),
+            Ok(None) => {}
+            Ok(Some(count)) => {
+                pull.received = pull.received.saturating_add(count);
+                let records = data;
+                let token = ctx.out.merge(self.db_id, DbOp::MergeAdd { from, records });
+                self.rooms.add(ctx.shared.me, token);
+                self.be_patient(ctx);
+            }
             Err(error) => {
                 error!(target: LOG, pnn = %from, %error, "Invalid records for db {}", self.db_id);
             }
@@ -226,30 +283,78 @@ impl DbRecovery {
         true
     }
 
-    /// Stops listening to the streams.
-    pub(crate) fn close_streams(&mut self, out: &mut Outbox) {
+    /// Takes a batch that was merged, and sends it to all nodes; `false` if it is not of this
+    /// database.
+    pub(crate) fn on_merged(&mut self, token: Token, records: &Bytes, ctx: &mut DbCtx<'_>) -> bool {
+        if self.merge != Some(token) {
+            return false;
+        }
+        let count = RecBuffer::decode(&mut records.clone()).map_or(0, |batch| batch.count());
+        self.sent = self.sent.saturating_add(count);
+        self.batches += 1;
+        for pnn in &ctx.shared.nodes {
+            ctx.out.send(*pnn, self.push_srvid, records.clone());
+            self.rooms.add(*pnn, ctx.out.await_room(*pnn));
+        }
+        self.be_patient(ctx);
+        true
+    }
+
+    /// Asks for further batches, once all nodes have room.
+    fn send_more(&mut self, ctx: &mut DbCtx<'_>) {
+        let Some(token) = self.merge.filter(|_| self.rooms.is_complete()) else {
+            return;
+        };
+        self.rooms = Batch::default();
+        let db = self.db_id;
+        for _ in 0..std::mem::take(&mut self.batches) {
+            ctx.out.push(RecoverdEffect::ContinueMerge { token, db });
+        }
+    }
+
+    /// Stops listening to the streams, and forgets what was merged.
+    pub(crate) fn abandon(&mut self, out: &mut Outbox) {
+        self.close_streams(out);
+        self.end_merge(out);
+    }
+
+    fn close_streams(&mut self, out: &mut Outbox) {
         for (srvid, _) in std::mem::take(&mut self.pulls) {
             out.push(RecoverdEffect::Unlisten(srvid));
         }
     }
 
+    fn end_merge(&mut self, out: &mut Outbox) {
+        self.merge = None;
+        self.rooms = Batch::default();
+        if std::mem::take(&mut self.merging) {
+            out.merge(self.db_id, DbOp::MergeEnd);
+        }
+    }
+
     /// When to look again although no reply came.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.batch.poll_timeout()
+        self.batch
+            .poll_timeout()
+            .into_iter()
+            .chain(self.patience)
+            .min()
     }
 
     fn fail(&mut self, failures: Vec<Failure>, ctx: &mut DbCtx<'_>) {
-        self.close_streams(ctx.out);
+        self.abandon(ctx.out);
         self.batch = Batch::default();
-        let disconnected = failures
+        self.patience = None;
+        let hopeless = failures
             .iter()
-            .any(|f| f.cause == ControlFailure::Disconnected);
+            .any(|f| f.cause == ControlFailure::Disconnected || f.cause.is_another_recovery());
         for failure in &failures {
             error!(target: LOG, "{failure}");
         }
         self.failures.extend(failures);
-        // Without one of its nodes the recovery cannot succeed: the next one does without it.
-        if self.attempt >= MAX_ATTEMPTS || disconnected {
+        // Without one of its nodes the recovery cannot succeed: the next one does without it. Nor
+        // beside another recovery.
+        if self.attempt >= MAX_ATTEMPTS || hopeless {
             self.step = Step::Failed;
         } else {
             self.start(ctx);
@@ -277,11 +382,13 @@ impl DbRecovery {
                 let srvid = ctx.shared.new_stream();
                 self.start_push(srvid, ctx)
             }
+            Step::Send => self.send_records(ctx),
             Step::Confirm => ctx.ask_all(&Request::DbPushConfirm(self.db_id)),
             Step::Commit => ctx.ask_all(&Request::DbTransactionCommit(self.transaction(ctx))),
             Step::Thaw => ctx.ask_all(&Request::DbThaw(self.db_id)),
             Step::Done | Step::Failed => Batch::default(),
         };
+        self.be_patient(ctx);
     }
 
     /// Judges the replies of a step, and names the next one.
@@ -293,8 +400,8 @@ impl DbRecovery {
             Step::Name => self.learn_name(&mut batch),
             Step::Seqnum => self.choose_source(&mut batch),
             Step::Pull => self.finish_pull(&mut batch, ctx),
-            Step::Push => {
-                self.send_records(ctx);
+            Step::Send => {
+                self.end_merge(ctx.out);
                 Vec::new()
             }
             Step::Confirm => self.check_counts(&mut batch),
@@ -314,7 +421,8 @@ impl DbRecovery {
             Step::Seqnum => Step::Pull,
             Step::Pull => Step::Wipe,
             Step::Wipe => Step::Push,
-            Step::Push => Step::Confirm,
+            Step::Push => Step::Send,
+            Step::Send => Step::Confirm,
             Step::Confirm => Step::Commit,
             Step::Commit => Step::Thaw,
             Step::Thaw | Step::Done => Step::Done,
@@ -332,7 +440,7 @@ impl DbRecovery {
             Step::Seqnum => Opcode::GET_DB_SEQNUM,
             Step::Pull => Opcode::DB_PULL,
             Step::Wipe => Opcode::WIPE_DATABASE,
-            Step::Push => Opcode::DB_PUSH_START,
+            Step::Push | Step::Send => Opcode::DB_PUSH_START,
             Step::Confirm => Opcode::DB_PUSH_CONFIRM,
             Step::Commit => Opcode::DB_TRANSACTION_COMMIT,
             Step::Thaw | Step::Done | Step::Failed => Opcode::DB_THAW,
@@ -445,6 +553,14 @@ impl DbRecovery {
             .source
             .map_or_else(|| ctx.shared.nodes.clone(), |pnn| vec![pnn]);
         let mut batch = Batch::default();
+        self.merging = true;
+        let op = DbOp::MergeBegin {
+            leader: ctx.shared.me,
+            flags: self.flags,
+            batch_limit: ctx.shared.batch_limit,
+        };
+        self.rooms = Batch::default();
+        self.rooms.add(ctx.shared.me, ctx.out.merge(self.db_id, op));
         for from in nodes {
             let srvid = ctx.shared.new_stream();
             self.pulls.insert(srvid, Pull { from, received: 0 });
@@ -457,8 +573,7 @@ impl DbRecovery {
             let request = Request::DbPull(payload);
             batch.add(
                 from,
-                ctx.out
-                    .ask(Asker::Recovery, from, &request, ctx.shared.timeout),
+                ctx.out.ask(Asker::Recovery, from, &request, PULL_TIMEOUT),
             );
         }
         batch
@@ -489,8 +604,6 @@ impl DbRecovery {
             }
         }
         self.close_streams(ctx.out);
-        let collate = std::mem::replace(&mut self.collate, Collate::new(ctx.shared.me));
-        self.batches = collate.into_batches(self.db_id, self.flags, ctx.shared.batch_limit);
         failures
     }
 
@@ -504,20 +617,21 @@ impl DbRecovery {
         ctx.ask_all(&Request::DbPushStart(payload))
     }
 
-    /// Sends all batches to all nodes. The confirmation is asked for on the same connection, so
-    /// it comes after them.
-    fn send_records(&self, ctx: &mut DbCtx<'_>) {
-        for data in &self.batches.messages {
-            for pnn in &ctx.shared.nodes {
-                ctx.out.send(*pnn, self.push_srvid, data.clone());
-            }
-        }
+    /// Begins to read what was merged. The confirmation is asked for on the same connections on
+    /// which the batches go, so it comes after them.
+    fn send_records(&mut self, ctx: &mut DbCtx<'_>) -> Batch {
+        (self.sent, self.batches) = (0, 0);
+        let token = ctx.out.merge(self.db_id, DbOp::MergeRead);
+        self.merge = Some(token);
+        let mut batch = Batch::default();
+        batch.add(ctx.shared.me, token);
+        batch
     }
 
     /// Each node must have stored all records.
     fn check_counts(&self, batch: &mut Batch) -> Vec<(Pnn, ControlFailure)> {
         let counts: BTreeMap<Pnn, u32> = batch.decode();
-        let sent = self.batches.records;
+        let sent = self.sent;
         let name = &self.name;
         debug!(target: LOG, "Pushed {sent} records for db {name}");
         counts

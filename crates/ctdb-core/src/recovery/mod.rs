@@ -9,7 +9,7 @@
 //! that it installs carries it. An answer to an older recovery cannot be mistaken for one to this,
 //! because its token is not known here.
 
-pub(crate) mod collate;
+pub mod collate;
 pub(crate) mod database;
 pub mod phases;
 pub(crate) mod vnnmap;
@@ -66,6 +66,8 @@ pub(crate) enum Outcome {
     Complete,
     /// Where it failed. Empty if it was nobody's fault: the cluster changed meanwhile.
     Failed(Vec<Failure>),
+    /// It met the recovery of another node, or so says a node.
+    GaveWay(Pnn),
 }
 
 /// How often each node is to blame. A node that was lost is not: the cluster changed. Of a
@@ -173,9 +175,32 @@ impl Recovery {
     }
 
     /// Takes records that a node sends on one of our streams.
-    pub(crate) fn on_records(&mut self, srvid: Srvid, from: Option<Pnn>, data: &Bytes) {
+    pub(crate) fn on_records(
+        &mut self,
+        srvid: Srvid,
+        from: Option<Pnn>,
+        data: &Bytes,
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let shared = &mut self.shared;
+        let mut ctx = DbCtx { shared, out, now };
         let mut databases = self.databases.values_mut();
-        databases.any(|db| db.on_records(srvid, from, data.clone()));
+        databases.any(|db| db.on_records(srvid, from, data.clone(), &mut ctx));
+    }
+
+    /// Takes records that were merged, to be sent to all nodes.
+    pub(crate) fn on_merged(
+        &mut self,
+        token: Token,
+        records: &Bytes,
+        out: &mut Outbox,
+        now: Instant,
+    ) {
+        let shared = &mut self.shared;
+        let mut ctx = DbCtx { shared, out, now };
+        let mut databases = self.databases.values_mut();
+        databases.any(|db| db.on_merged(token, records, &mut ctx));
     }
 
     /// Looks whether there is nothing more to wait for. The recovery's outcome, if it is over.
@@ -202,6 +227,9 @@ impl Recovery {
                 return None;
             }
             let failures = self.finish_phase(view);
+            if let Some(met) = failures.iter().find(|f| f.cause.is_another_recovery()) {
+                return Some(Outcome::GaveWay(met.pnn));
+            }
             if !failures.is_empty() {
                 return Some(Outcome::Failed(failures));
             }
@@ -212,11 +240,9 @@ impl Recovery {
         }
     }
 
-    /// Stops listening to streams that are still open.
+    /// Stops listening to streams that are still open, and forgets what was merged.
     pub(crate) fn abandon(mut self, out: &mut Outbox) {
-        self.databases
-            .values_mut()
-            .for_each(|db| db.close_streams(out));
+        self.databases.values_mut().for_each(|db| db.abandon(out));
     }
 
     fn enter(&mut self, phase: Phase, view: &View<'_>, out: &mut Outbox, now: Instant) {
@@ -337,10 +363,9 @@ impl Recovery {
                 holders.insert(pnn);
             }
         }
-        let me = self.shared.me;
         self.databases = found
             .into_iter()
-            .map(|(db, (flags, holders))| (db, DbRecovery::new(db, flags, holders, me)))
+            .map(|(db, (flags, holders))| (db, DbRecovery::new(db, flags, holders)))
             .collect();
     }
 

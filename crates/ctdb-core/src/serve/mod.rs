@@ -22,7 +22,8 @@ use tracing::{error, warn};
 use crate::effect::{DbAnswer, Ticket};
 use crate::input::DbFailure;
 use crate::node::Node;
-use crate::waiting::{Caller, Waiting};
+use crate::recoverd::RecoverdInput;
+use crate::waiting::{Caller, RoomFor, Waiting};
 
 impl Node {
     /// Serves one control and sees to its answer.
@@ -142,6 +143,12 @@ impl Node {
                 self.transaction_committed(caller, db, transaction, &answer);
             }
             Waiting::Pull { caller, .. } => self.answer_count(caller, &answer),
+            Waiting::Records { bytes, token } => {
+                self.worked_on_records(bytes, token, answer.map(|_| ()), now);
+            }
+            Waiting::MergeRead { token } => {
+                self.merge_answered(token, answer.map(|_| ReplyControl::status(0)), now);
+            }
             Waiting::PushConfirm { caller, db } => self.push_confirmed(caller, db, &answer),
             Waiting::Seqnum { caller } => self.answer_seqnum(caller, &answer),
             Waiting::Update {
@@ -165,9 +172,15 @@ impl Node {
     /// Part of the answer to a pull or a traverse.
     fn batch(&mut self, ticket: Ticket, records: &Bytes, now: Instant) {
         match self.waiting.get(&ticket) {
-            Some(Waiting::Pull { caller, srvid, .. }) => {
-                let (node, srvid) = (caller.node, *srvid);
+            Some(Waiting::Pull { caller, db, srvid }) => {
+                let (node, db, srvid) = (caller.node, *db, *srvid);
                 self.cluster.send_message(node.into(), srvid, records);
+                self.await_room(node, RoomFor::Pull { ticket, db }, now);
+            }
+            Some(Waiting::MergeRead { token }) => {
+                let token = *token;
+                let records = records.clone();
+                self.tell_recoverd(RecoverdInput::Merged { token, records }, now);
             }
             Some(Waiting::Traverse {
                 origin, traverse, ..

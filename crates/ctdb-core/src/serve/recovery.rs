@@ -6,7 +6,8 @@ use bytes::Bytes;
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    ControlFlags, DbId, Generation, NodeFlags, RecMode, ReqMessage, RunState, Srvid, VnnMap,
+    ControlFlags, DbId, Generation, NodeFlags, RecMode, ReplyControl, ReqMessage, RunState, Srvid,
+    VnnMap,
 };
 use tracing::{error, info, warn};
 
@@ -15,6 +16,7 @@ use crate::effect::{DbAnswer, DbOp, Effect, Event, Ticket};
 use crate::input::DbFailure;
 use crate::node::Node;
 use crate::outstanding::Asker;
+use crate::recoverd::outbox::ANOTHER_RECOVERY;
 use crate::waiting::{Caller, Waiting};
 
 /// How long `SET_RECMODE` NORMAL tries the cluster lock.
@@ -37,8 +39,14 @@ impl Node {
                 let map = self.cluster.vnn_map.clone();
                 self.answer_data(caller, &map);
             }
-            Request::SetVnnMap(map) => self.set_vnn_map(caller, map, now),
-            Request::StartRecovery => self.start_recovery(caller, now),
+            Request::SetVnnMap(map) => {
+                self.recovery_of(caller.node, now);
+                self.set_vnn_map(caller, map, now);
+            }
+            Request::StartRecovery => {
+                self.recovery_of(caller.node, now);
+                self.start_recovery(caller, now);
+            }
             Request::EndRecovery => self.run_recovery_event(caller, false, now),
             Request::Freeze => self.freeze_all(Some(caller), now),
             Request::DbFreeze(db) => self.freeze_one(db, caller, now),
@@ -48,6 +56,7 @@ impl Node {
                 self.answer_status(caller, if known { 0 } else { -1 });
             }
             Request::DbTransactionStart(t) => {
+                self.recovery_of(caller.node, now);
                 self.transaction_start(caller, t.db_id, t.tid);
             }
             Request::DbTransactionCommit(t) => {
@@ -175,6 +184,26 @@ impl Node {
         self.frozen(db) && open == Some(transaction)
     }
 
+    /// A step of a recovery does not fit. If its node has joined another recovery since, the leader
+    /// is told, so that it blames nobody.
+    fn refuse_transaction(&mut self, caller: Caller, transaction: Generation) {
+        let ours = self.cluster.vnn_map.generation;
+        if transaction == ours {
+            return self.answer_status(caller, -1);
+        }
+        let text = format!("{ANOTHER_RECOVERY} has begun here: generation {ours}");
+        let error = text.into_bytes().into();
+        let status = -1;
+        self.answer(
+            caller,
+            ReplyControl {
+                status,
+                error,
+                data: Bytes::new(),
+            },
+        );
+    }
+
     fn start_db_work(&mut self, db: DbId, op: DbOp, waiting: Waiting) {
         let ticket = self.cluster.ticket();
         self.waiting.insert(ticket, waiting);
@@ -185,6 +214,7 @@ impl Node {
         if !self.frozen(db) {
             return self.answer_status(caller, -1);
         }
+        self.stop_pulls(|_, pulled| pulled == db);
         let waiting = Waiting::TransactionStart {
             caller,
             db,
@@ -220,7 +250,7 @@ impl Node {
 
     fn transaction_commit(&mut self, caller: Caller, db: DbId, transaction: Generation) {
         if !self.in_transaction(db, transaction) {
-            return self.answer_status(caller, -1);
+            return self.refuse_transaction(caller, transaction);
         }
         let waiting = Waiting::TransactionCommit {
             caller,
@@ -279,7 +309,7 @@ impl Node {
 
     fn wipe(&mut self, caller: Caller, db: DbId, transaction: Generation) {
         if !self.in_transaction(db, transaction) {
-            return self.answer_status(caller, -1);
+            return self.refuse_transaction(caller, transaction);
         }
         self.migrator.database_wiped(db);
         self.start_db_work(db, DbOp::Wipe, Waiting::Status { caller });
@@ -298,7 +328,9 @@ impl Node {
             return self.answer_data(caller, &0_u32);
         }
         let batch_limit = self.cluster.tunables.get(Tunable::RecBufferSizeLimit) as usize;
-        let waiting = Waiting::Pull { caller, srvid };
+        // Who asks again does not want the rest of what it asked for before.
+        self.stop_pulls(|_, pulled| pulled == db);
+        let waiting = Waiting::Pull { caller, db, srvid };
         self.start_db_work(db, DbOp::Pull { batch_limit }, waiting);
     }
 
@@ -319,8 +351,7 @@ impl Node {
         };
         let vnn_map = volatile.then(|| self.cluster.vnn_map.clone());
         let records = message.data.clone();
-        let waiting = Waiting::Background;
-        self.start_db_work(db, DbOp::Push { records, vnn_map }, waiting);
+        self.work_on_records(db, DbOp::Push { records, vnn_map }, None);
     }
 
     fn push_confirm(&mut self, caller: Caller, db: DbId) {

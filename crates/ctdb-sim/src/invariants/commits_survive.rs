@@ -2,8 +2,9 @@
 //! long as one of the nodes that have it takes part in each recovery.
 //!
 //! If none of them does, the cluster goes on without the commit: it is *orphaned*, and the database
-//! is forked. When a node of the other branch comes back, the higher sequence number wins
-//! (`cluster.md` 6.4), and nothing is promised about the commits of the branch that loses.
+//! is forked; as it is by two clusters, without a cluster lock. When a node of the other branch
+//! comes back, the higher sequence number wins (`cluster.md` 6.4), and nothing is promised about
+//! the commits of the branch that loses.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -41,11 +42,18 @@ impl CommitsSurvive {
     fn recovered(&mut self, node: Pnn, members: &[Pnn], world: &World) -> Result<(), Broken> {
         let takes_part = |holders: &BTreeSet<Pnn>| members.iter().any(|pnn| holders.contains(pnn));
         let forked = self.orphaned.values().any(takes_part);
+        // A commit that is kept, and that no node has which has the lost one: of another branch.
+        let kept = self
+            .promised
+            .iter()
+            .filter(|(key, _)| has(node, key, world));
+        let kept: Vec<_> = kept.map(|(_, holders)| holders.clone()).collect();
+        let lost_to = |holders: &BTreeSet<Pnn>| kept.iter().any(|k| k.is_disjoint(holders));
         for (key, mut holders) in std::mem::take(&mut self.promised) {
             if has(node, &key, world) {
                 holders.insert(node);
                 self.promised.insert(key, holders);
-            } else if forked || !takes_part(&holders) {
+            } else if forked || !takes_part(&holders) || lost_to(&holders) {
                 self.orphaned.insert(key, holders);
             } else {
                 let key = key.escape_ascii();

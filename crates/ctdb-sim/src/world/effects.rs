@@ -24,6 +24,9 @@ impl World {
         }
         if let Some(daemon) = &self.hosts[pnn.index()].daemon {
             self.trace.look_at(&daemon.node, self.now);
+            let map = daemon.node.vnn_map();
+            let members = || map.map.clone();
+            self.maps.entry(map.generation.0).or_insert_with(members);
         }
         self.set_wake(pnn);
     }
@@ -50,6 +53,9 @@ impl World {
             }
             Effect::AwaitRoom { ticket, .. } => {
                 self.plan_input(pnn, WORK, Input::ClientHasRoom(ticket));
+            }
+            Effect::AwaitPeerRoom { ticket, .. } => {
+                self.plan_input(pnn, WORK, Input::PeerHasRoom(ticket));
             }
             Effect::Record(job) => self.record(pnn, job),
             Effect::Db { ticket, db, op } => self.db(pnn, ticket, db, op),
@@ -137,8 +143,8 @@ impl World {
 
     /// What there will be to see if the work succeeds.
     fn before_db(&self, pnn: Pnn, db: DbId, op: &DbOp) -> Option<Observed> {
-        let map = self.node(pnn)?.vnn_map();
-        let generation = map.generation;
+        let generation = self.node(pnn)?.recovering_in(db)?;
+        let members = self.maps.get(&generation.0).cloned();
         match op {
             DbOp::Pull { .. } => Some(Observed::Pulled {
                 node: pnn,
@@ -150,7 +156,7 @@ impl World {
                 node: pnn,
                 db,
                 generation,
-                members: map.map.clone(),
+                members: members.unwrap_or_default(),
             }),
             _ => None,
         }

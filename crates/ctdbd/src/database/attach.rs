@@ -21,6 +21,8 @@ const MAX_NAME: usize = 255 - 11;
 pub(crate) struct DbSetup {
     pub(crate) volatile_dir: PathBuf,
     pub(crate) persistent_dir: PathBuf,
+    /// For files of our own that nobody else looks at.
+    pub(crate) state_dir: PathBuf,
     pub(crate) pnn: Pnn,
     /// Volatile databases use mutexes: it is configured, and they work here.
     pub(crate) mutexes: bool,
@@ -216,6 +218,7 @@ mod tests {
         let pnn = Pnn::new(1).unwrap();
         DbSetup {
             volatile_dir: dir.join("volatile"),
+            state_dir: dir.to_owned(),
             persistent_dir: dir.join("persistent"),
             pnn,
             mutexes: tdb::mutexes_work(),

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::batch::{self, Selection};
 use super::locks::REPORT_AFTER;
+use super::work::Pace;
 use super::{Database, DbFile};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
@@ -31,6 +32,7 @@ pub(crate) struct Freezer {
 
 enum Command {
     Work(Ticket, DbOp),
+    Pull(Ticket, usize, Arc<Pace>),
     Thaw(Ticket),
 }
 
@@ -75,6 +77,14 @@ impl Freezer {
     /// Has the thread do something. False if it has ended.
     pub(crate) fn work(&self, ticket: Ticket, op: DbOp) -> bool {
         self.commands.send(Command::Work(ticket, op)).is_ok()
+    }
+
+    /// Has the thread read all records into buffers of that size, as fast as `pace` allows. False if
+    /// it has ended.
+    pub(crate) fn pull(&self, ticket: Ticket, limit: usize, pace: Arc<Pace>) -> bool {
+        self.commands
+            .send(Command::Pull(ticket, limit, pace))
+            .is_ok()
     }
 
     /// Gives the lock back as soon as the work handed in before is done. Returns the ticket of the
@@ -134,7 +144,11 @@ fn freeze(
     let thawed = loop {
         match inbox.recv() {
             Ok(Command::Work(ticket, op)) => {
-                let answer = frozen.carry_out(ticket, op);
+                let answer = frozen.carry_out(op);
+                lanes.report_data(ShellEvent::Db { ticket, answer });
+            }
+            Ok(Command::Pull(ticket, limit, pace)) => {
+                let answer = frozen.pull(ticket, limit, &pace);
                 lanes.report_data(ShellEvent::Db { ticket, answer });
             }
             Ok(Command::Thaw(ticket)) => break Some(ticket),
@@ -161,7 +175,7 @@ fn refuse_all(
 ) -> Option<Ticket> {
     loop {
         match inbox.recv() {
-            Ok(Command::Work(ticket, _)) => {
+            Ok(Command::Work(ticket, _) | Command::Pull(ticket, ..)) => {
                 lanes.report(ShellEvent::Db {
                     ticket,
                     answer: Err(failure.clone()),
@@ -184,7 +198,7 @@ struct Frozen<'a> {
 }
 
 impl Frozen<'_> {
-    fn carry_out(&mut self, ticket: Ticket, op: DbOp) -> Result<DbAnswer, DbFailure> {
+    fn carry_out(&mut self, op: DbOp) -> Result<DbAnswer, DbFailure> {
         let failed = |error: tdb::Error| self.file.failure(&error);
         match op {
             DbOp::TransactionStart => {
@@ -194,7 +208,6 @@ impl Frozen<'_> {
             DbOp::TransactionCancel => self.cancel_transaction().map_err(failed)?,
             DbOp::TransactionCommit => self.db.transaction_commit().map_err(failed)?,
             DbOp::Wipe => self.db.wipe_all().map_err(failed)?,
-            DbOp::Pull { batch_limit } => return self.pull(ticket, batch_limit),
             DbOp::Push { records, vnn_map } => {
                 let pushed = batch::push_records(self.db, self.me, &records, vnn_map.as_ref());
                 self.pushed += pushed.map_err(|error| self.file.failure(&error))?;
@@ -214,15 +227,20 @@ impl Frozen<'_> {
         }
     }
 
-    fn pull(&self, ticket: Ticket, limit: usize) -> Result<DbAnswer, DbFailure> {
+    fn pull(&self, ticket: Ticket, limit: usize, pace: &Pace) -> Result<DbAnswer, DbFailure> {
+        let mut stopped = false;
         let emit = |buffer: Bytes| {
-            self.lanes.report_data(ShellEvent::Db {
-                ticket,
-                answer: Ok(DbAnswer::Batch(buffer)),
-            })
+            let answer = Ok(DbAnswer::Batch(buffer));
+            let goes_on =
+                pace.take_one() && self.lanes.report_data(ShellEvent::Db { ticket, answer });
+            stopped |= !goes_on;
+            goes_on
         };
-        batch::read_records(self.db, self.file.id, Selection::ALL, limit, emit)
-            .map(DbAnswer::Count)
+        let read = batch::read_records(self.db, self.file.id, Selection::ALL, limit, emit);
+        if stopped {
+            return Err(self.file.failure(&"nobody wants the records any more"));
+        }
+        read.map(DbAnswer::Count)
             .map_err(|error| self.file.failure(&error))
     }
 }

@@ -52,7 +52,7 @@ impl Pace {
     }
 
     /// Waits until a batch may be handed over. False if the traverse has to stop.
-    fn take_one(&self) -> bool {
+    pub(crate) fn take_one(&self) -> bool {
         let wait = self
             .changed
             .wait_while(self.lock(), |allowed| *allowed == Some(0));

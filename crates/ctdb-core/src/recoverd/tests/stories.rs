@@ -527,3 +527,107 @@ fn a_hung_member_is_not_left_out_while_it_is_connected() {
     world.kill(2);
     world.run_until(S, "the others recover", |w| w.is_healthy(&[0, 1]));
 }
+
+/// Whether any node was banned, as the leaders remember.
+fn somebody_was_banned(world: &World) -> bool {
+    let decisions = |raw| world.recoverd(raw).history().decisions();
+    let bans = |what: &What| matches!(what, What::Banned { .. });
+    (0..3).flat_map(decisions).any(|d| bans(&d.what))
+}
+
+#[test]
+fn a_leader_that_was_stopped_and_continued_hears_the_others_first() {
+    for lock_file in [false, true] {
+        let mut world = healthy_world(lock_file);
+        let leader = world.recoverd(1).leader().unwrap().get();
+        let others: Vec<u32> = (0..3).filter(|raw| *raw != leader).collect();
+        world.put_to_sleep(leader);
+        if lock_file {
+            world.lose_lock();
+        }
+        world.run_until(S * 5, "the others go on", |w| w.is_healthy(&others));
+        world.run_for(S * 60);
+        let before = world.recoveries();
+        world.wake_up(leader);
+        world.run_until(S * 5, "healthy", |w| w.is_healthy(&[0, 1, 2]));
+        world.run_for(S * 60);
+        assert!(world.is_healthy(&[0, 1, 2]));
+        let recoveries = world.recoveries() - before;
+        assert!(recoveries <= 2, "{recoveries} to take it in");
+        assert!(!somebody_was_banned(&world));
+    }
+}
+
+#[test]
+fn a_leader_that_was_away_alone_leads_on() {
+    let mut world = healthy_world(true);
+    let leader = world.recoverd(1).leader().unwrap();
+    world.kill((leader.get() + 1) % 3);
+    world.kill((leader.get() + 2) % 3);
+    world.run_until(S, "healthy alone", |w| w.is_healthy(&[leader.get()]));
+    world.put_to_sleep(leader.get());
+    world.now += S * 60;
+    world.wake_up(leader.get());
+    world.run_until(S * 5, "it leads", |w| {
+        w.recoverd(leader.get()).leader() == Some(leader) && w.is_healthy(&[leader.get()])
+    });
+}
+
+#[test]
+fn two_recoveries_that_meet_give_way_and_blame_nobody() {
+    let mut world = healthy_world(false);
+    for raw in 0..3 {
+        let db = world.daemon(raw).db("locking.tdb", DbFlags::empty());
+        db.store("key", 5, pnn(raw), "value");
+        db.generation = Generation(0);
+    }
+    // The others lost the leader, elect another one and recover; it recovers, too, and they meet.
+    world.cut(0, 1);
+    world.cut(0, 2);
+    world.run_until(S, "two leaders", |w| {
+        w.recoverd(0).leader() == Some(pnn(0)) && w.recoverd(1).recovery().is_some()
+    });
+    world.heal(0, 1);
+    world.heal(0, 2);
+    world.daemon(0).node.rec_mode = RecMode::Active;
+    world.run_until(S * 20, "healthy", |w| w.is_healthy(&[0, 1, 2]));
+    assert!(!somebody_was_banned(&world));
+}
+
+#[test]
+fn a_node_that_has_joined_another_recovery_is_not_blamed() {
+    let mut world = healthy_world(false);
+    world.daemon(0).node.rec_mode = RecMode::Active;
+    world.run_until(S * 20, "a recovery", |w| w.recoverd(0).recovery().is_some());
+    let start = ctdb_proto::Request::StartRecovery.to_control(ctdb_proto::ControlFlags::empty());
+    world.stranger_controls(2, 0, start);
+    let gave_way = |w: &World| {
+        let mut decisions = w.recoverd(0).history().decisions();
+        decisions.any(|d| d.why == Why::AnotherRecovery(pnn(2)))
+    };
+    world.run_until(S, "it gives way", |w| gave_way(w));
+    world.run_until(S * 5, "and recovers later", |w| w.is_healthy(&[0, 1, 2]));
+    assert!(!somebody_was_banned(&world));
+}
+
+#[test]
+fn who_asks_for_a_takeover_run_while_nobody_leads_is_answered_by_the_next_leader() {
+    for lock_file in [false, true] {
+        let mut world = healthy_world(lock_file);
+        let leader = world.recoverd(1).leader().unwrap();
+        world
+            .daemon(leader.get())
+            .become_inactive(NodeFlags::STOPPED);
+        world.run_until(S, "it resigns", |w| {
+            (0..3).all(|raw| w.recoverd(raw).leader() != Some(leader))
+        });
+        let request = SrvidMessage {
+            pnn: Some(leader),
+            srvid: TOOL,
+        };
+        let to = Dest::Connected;
+        world.tool_sends(leader.get(), to, &Message::TakeoverRun(request));
+        world.run_until(S * 4, "an answer", |w| !w.answers.is_empty());
+        assert_eq!(world.answers.len(), 1);
+    }
+}

@@ -5,18 +5,25 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    Dest, Generation, Message, NodeFlags, Pnn, RecMode, ReqControl, RunState, Srvid, VnnMap, Wire,
+    DbFlags, DbId, Dest, Generation, Message, NodeFlags, Opcode, Pnn, RecBuffer, RecMode,
+    ReqControl, RunState, Srvid, VnnMap, Wire,
 };
 
 use super::fake::FakeDaemon;
 use super::{FakeNode, epoch, pnn};
 use crate::cluster_lock::ClusterLockEvent;
+use crate::collate::Collate;
+use crate::effect::DbOp;
 use crate::recoverd::{
     ControlFailure, LockAttempt, Recoverd, RecoverdConfig, RecoverdEffect, RecoverdInput, Token,
 };
 
 /// How long a packet travels.
 const DELAY: Duration = Duration::from_millis(1);
+/// How often a node looks at the time at least.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long it takes to connect again.
+const RECONNECT_TIME: Duration = Duration::from_millis(100);
 /// How long the lock helper takes.
 const LOCK_TIME: Duration = Duration::from_millis(5);
 /// Where a tool wants its answers.
@@ -32,7 +39,10 @@ pub(super) struct Sim {
     /// A node of the original never concedes an election.
     pub(super) concedes: bool,
     open: BTreeMap<Token, Pnn>,
+    merges: BTreeMap<DbId, (Collate, DbFlags)>,
     listens: BTreeSet<Srvid>,
+    /// Stopped by a signal: nothing happens in it, its timers pass.
+    asleep: bool,
     /// Counts lives, so that packets for an earlier one are lost.
     life: u32,
 }
@@ -86,7 +96,9 @@ impl World {
                 recoverd: None,
                 concedes: true,
                 open: BTreeMap::new(),
+                merges: BTreeMap::new(),
                 listens: BTreeSet::new(),
+                asleep: false,
                 life: 0,
             });
             world.give_life(pnn(raw), Duration::from_millis(u64::from(raw)));
@@ -126,7 +138,8 @@ impl World {
     }
 
     fn alive(&self) -> Vec<Pnn> {
-        let sims = self.sims.iter().filter(|sim| sim.recoverd.is_some());
+        let awake = |sim: &&Sim| sim.recoverd.is_some() && !sim.asleep;
+        let sims = self.sims.iter().filter(awake);
         sims.map(|sim| sim.daemon.node.me).collect()
     }
 
@@ -164,6 +177,31 @@ impl World {
             self.find(other, pnn(raw));
         }
         self.wake(pnn(raw));
+    }
+
+    /// The process of a node is stopped by a signal. The others find it silent after a while.
+    pub(super) fn put_to_sleep(&mut self, raw: u32) {
+        self.sim(raw).asleep = true;
+        for other in self.alive() {
+            self.lose(other, pnn(raw));
+        }
+    }
+
+    /// It is continued: finds its own timers first, then that its connections are gone, and is
+    /// connected again after a while.
+    pub(super) fn wake_up(&mut self, raw: u32) {
+        self.sim(raw).asleep = false;
+        self.wake(pnn(raw));
+        for other in self.alive() {
+            if other != pnn(raw) {
+                self.lose(pnn(raw), other);
+            }
+        }
+        self.run_for(RECONNECT_TIME);
+        for other in self.alive() {
+            self.find(pnn(raw), other);
+            self.find(other, pnn(raw));
+        }
     }
 
     /// Two nodes cannot reach each other any more, and notice it.
@@ -248,6 +286,7 @@ impl World {
         let timers = self
             .sims
             .iter()
+            .filter(|sim| !sim.asleep)
             .filter_map(|sim| sim.recoverd.as_ref()?.poll_timeout(&sim.daemon.node.view()));
         let next = timers
             .chain(packet)
@@ -267,7 +306,11 @@ impl World {
         let due = self.queue.first_entry().filter(|entry| entry.key().0 <= at);
         if let Some(entry) = due {
             let (to, life, event) = entry.remove();
-            if self.sims[to.index()].life == life && self.sims[to.index()].recoverd.is_some() {
+            let sim = &self.sims[to.index()];
+            if sim.asleep {
+                // It comes with the next breath.
+                self.post(to, LONGEST_SLEEP, event);
+            } else if sim.life == life && sim.recoverd.is_some() {
                 self.deliver(to, event);
             }
             return;
@@ -315,6 +358,9 @@ impl World {
     }
 
     fn serve(&mut self, to: Pnn, from: Pnn, token: Token, request: &ReqControl) {
+        if is_of_a_recovery(request.opcode) && from != to {
+            self.input(to, RecoverdInput::RecoveryOf(from));
+        }
         let answer = self.sims[to.index()].daemon.control(from, request);
         if let Some(answer) = answer {
             for (srvid, data) in answer.messages {
@@ -347,7 +393,10 @@ impl World {
     }
 
     fn reaches(&self, a: Pnn, b: Pnn) -> bool {
-        !self.cuts.contains(&(a, b)) && self.sims[b.index()].recoverd.is_some()
+        let is_awake = |pnn: Pnn| !self.sims[pnn.index()].asleep;
+        !self.cuts.contains(&(a, b))
+            && self.sims[b.index()].recoverd.is_some()
+            && (is_awake(a) && is_awake(b))
     }
 
     fn send(&mut self, from: Pnn, to: Pnn, event: Event) {
@@ -392,6 +441,13 @@ impl World {
                         self.reply(node, token, Err(ControlFailure::Disconnected), DELAY);
                     }
                 }
+                RecoverdEffect::Merge { token, db, op } => self.merge(node, token, db, op),
+                RecoverdEffect::AwaitRoom { token, .. } => {
+                    self.sims[node.index()].open.insert(token, node);
+                    let done = ctdb_proto::ReplyControl::status(0);
+                    self.reply(node, token, Ok(done), DELAY);
+                }
+                RecoverdEffect::ContinueMerge { .. } => {}
                 RecoverdEffect::Message { to, srvid, data } => self.message(node, to, srvid, &data),
                 RecoverdEffect::ListenTo(srvid) => {
                     self.sims[node.index()].listens.insert(srvid);
@@ -441,6 +497,43 @@ impl World {
             };
             self.send(from, to, event);
         }
+    }
+
+    /// The shell's part: merges in memory, and reads without waiting for anybody.
+    fn merge(&mut self, node: Pnn, token: Token, db: DbId, op: DbOp) {
+        self.sims[node.index()].open.insert(token, node);
+        let merges = &mut self.sims[node.index()].merges;
+        match op {
+            DbOp::MergeBegin { leader, flags, .. } => {
+                merges.insert(db, (Collate::new(leader), flags));
+            }
+            DbOp::MergeAdd { from, mut records } => {
+                let (collate, _) = merges.get_mut(&db).expect("the merge has begun");
+                let batch = RecBuffer::decode(&mut records).unwrap();
+                collate.add(from, &batch).unwrap();
+            }
+            DbOp::MergeRead => {
+                let (collate, flags) = merges.remove(&db).expect("the merge has begun");
+                for records in collate.into_batches(db, flags, 100).messages {
+                    let input = RecoverdInput::Merged { token, records };
+                    self.post(node, DELAY, Event::Input(input));
+                }
+            }
+            DbOp::MergeEnd => drop(merges.remove(&db)),
+            other => panic!("not about a merge: {other:?}"),
+        }
+        let done = ctdb_proto::ReplyControl::status(0);
+        self.reply(node, token, Ok(done), DELAY);
+    }
+
+    /// A node sends a control of which its recovery daemon knows nothing.
+    pub(super) fn stranger_controls(&mut self, from: u32, to: u32, request: ReqControl) {
+        let event = Event::Control {
+            from: pnn(from),
+            token: Token::for_test(),
+            request,
+        };
+        self.send(pnn(from), pnn(to), event);
     }
 
     /// A tool on node `raw` sends a message to a node.
@@ -526,6 +619,16 @@ impl World {
         }
         text
     }
+}
+
+/// What the node tells its recovery daemon of.
+fn is_of_a_recovery(opcode: Opcode) -> bool {
+    [
+        Opcode::START_RECOVERY,
+        Opcode::SETVNNMAP,
+        Opcode::DB_TRANSACTION_START,
+    ]
+    .contains(&opcode)
 }
 
 /// A daemon that waits for its first recovery.

@@ -8,6 +8,7 @@
 mod measure;
 mod messages;
 mod records;
+mod recovery;
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -37,6 +38,11 @@ struct Args {
     #[arg(long, value_name = "TEXT", default_value = "")]
     only: String,
 
+    /// Instead fill a database with that many records and recover the cluster: seconds, and how
+    /// much larger the daemons became than before the database was filled
+    #[arg(long, value_name = "RECORDS")]
+    recovery: Option<u32>,
+
     /// Print a line for each kind of work, its fields separated by tabs and without a head
     #[arg(long)]
     tsv: bool,
@@ -61,6 +67,9 @@ fn run(args: &Args) -> Result<()> {
         let sockets = args.sockets.iter();
         sockets.map(|socket| Connection::connect(socket)).collect()
     };
+    if let Some(records) = args.recovery {
+        return recovery::recoveries(connect()?, records);
+    }
     let processes = Processes::of(&mut connect()?)?;
     let send = |window, way| messages(connect()?, limit, window, way);
     let fetch = |records, visitors| migrations(connect()?, limit, records, visitors);
