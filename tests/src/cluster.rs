@@ -7,7 +7,7 @@ use std::time::Duration;
 use ctdb_tools::local_cluster::{Cluster, Node, Options, temporary_folder, wait_until};
 
 use crate::status::Status;
-use crate::{TestResult, daemon, is_ours, step, tool};
+use crate::{Network, TestResult, daemon, is_ours, step, tool};
 
 /// For any daemon to become healthy: the slowest known one needs 8 s, and more on a busy machine.
 pub const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
@@ -66,6 +66,20 @@ impl TestCluster {
     pub fn create(options: &Options) -> TestResult<Self> {
         Ok(Self {
             cluster: Some(Cluster::create(options)?),
+        })
+    }
+
+    /// As [`TestCluster::create`], each node in its own place of this network.
+    pub fn create_in(network: &Network, options: &Options) -> TestResult<Self> {
+        let addresses: Vec<_> = (0..options.nodes).map(Network::address).collect();
+        let mut cluster = Cluster::create_at(options, &addresses)?;
+        for pnn in 0..options.nodes {
+            let launcher = network.launcher(pnn);
+            let words = launcher.each_ref().map(String::as_str);
+            cluster.node_mut(pnn)?.set_launcher(&words);
+        }
+        Ok(Self {
+            cluster: Some(cluster),
         })
     }
 

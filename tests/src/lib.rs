@@ -13,16 +13,19 @@ mod cluster;
 pub mod ledger;
 mod memory;
 mod mutate;
+mod network;
 mod programs;
 mod samba;
 mod smb_session;
 mod status;
 mod torture;
+mod watch;
 
 pub use bulk::Bulk;
 pub use cluster::{HEALTHY_LIMIT, TestCluster};
 pub use memory::{PeakMemory, own_memory};
 pub use mutate::Mutator;
+pub use network::Network;
 pub use programs::{
     daemon, is_ours, need, need_root, our_tool, reference_daemon, reference_tool, tool,
 };
@@ -30,6 +33,7 @@ pub use samba::Samba;
 pub use smb_session::SmbSession;
 pub use status::Status;
 pub use torture::{Benchmark, Torture};
+pub use watch::{View, Watch, agree};
 
 use std::sync::OnceLock;
 use std::time::Instant;

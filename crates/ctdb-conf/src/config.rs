@@ -42,8 +42,11 @@ pub struct Cluster {
     pub cluster_lock: Option<String>,
     /// Where the nodes list is, as written; see [`Config::nodes_source`].
     pub nodes_list: Option<String>,
-    /// Silence of the leader after which an election begins.
+    /// Silence of the leader after which an election begins. `leader timeout ms` goes before
+    /// `leader timeout`.
     pub leader_timeout: Duration,
+    /// `keepalive interval ms`: takes the place of the tunable `KeepaliveInterval`.
+    pub keepalive_interval: Option<Duration>,
     /// Whether this node may become leader.
     pub leader_capability: bool,
 }
@@ -147,6 +150,7 @@ impl Config {
                 cluster_lock: None,
                 nodes_list: None,
                 leader_timeout: Duration::from_secs(5),
+                keepalive_interval: None,
                 leader_capability: true,
             },
             database: Database {
@@ -182,6 +186,7 @@ impl Config {
         let mut loader = Loader {
             config: Self::defaults(paths),
             recovery_lock: None,
+            exact_leader_timeout: None,
             etcdir: paths.etcdir(),
             files,
             unknown,
@@ -191,13 +196,16 @@ impl Config {
         let Loader {
             mut config,
             recovery_lock,
+            exact_leader_timeout,
             remarks,
             ..
         } = loader;
         if remarks.iter().any(|remark| remark.level == LogLevel::ERROR) {
             return Err(ConfigErrors(remarks));
         }
-        config.cluster.cluster_lock = config.cluster.cluster_lock.or(recovery_lock);
+        let cluster = &mut config.cluster;
+        cluster.cluster_lock = cluster.cluster_lock.take().or(recovery_lock);
+        cluster.leader_timeout = exact_leader_timeout.unwrap_or(cluster.leader_timeout);
         Ok(LoadedConfig { config, remarks })
     }
 
@@ -260,6 +268,7 @@ enum Problem {
 struct Loader<'a> {
     config: Config,
     recovery_lock: Option<String>,
+    exact_leader_timeout: Option<Duration>,
     etcdir: &'a Path,
     files: &'a dyn Files,
     unknown: UnknownEntries,
@@ -380,6 +389,14 @@ impl Loader<'_> {
                 let seconds = self.integer(line, section, name, value)?;
                 self.config.cluster.leader_timeout = leader_timeout(seconds)?;
             }
+            (Section::Cluster, "leader timeout ms") => {
+                let time = self.milliseconds(line, section, name, value)?;
+                self.exact_leader_timeout = Some(time);
+            }
+            (Section::Cluster, "keepalive interval ms") => {
+                let time = self.milliseconds(line, section, name, value)?;
+                self.config.cluster.keepalive_interval = Some(time);
+            }
             (Section::Cluster, "leader capability") => {
                 self.config.cluster.leader_capability = boolean(value)?;
             }
@@ -431,6 +448,25 @@ impl Loader<'_> {
     }
 
     /// An integer of 0..=2147483647. What follows its digits is ignored, here with a warning.
+    /// A time of at least 20 ms: less than that is the work of the machine's scheduler.
+    fn milliseconds(
+        &mut self,
+        line: usize,
+        section: Section,
+        name: &str,
+        value: &str,
+    ) -> Result<Duration, Problem> {
+        let number = self.integer(line, section, name, value)?;
+        if number < SHORTEST_MS {
+            let section = section.name();
+            let text = format!(
+                "Invalid value for [{section}] -> {name} = {value}, less than {SHORTEST_MS}"
+            );
+            return Err(Problem::Invalid(Some(text)));
+        }
+        Ok(Duration::from_millis(number))
+    }
+
     fn integer(
         &mut self,
         line: usize,
@@ -528,6 +564,8 @@ fn node_address(value: &str) -> Result<IpAddr, Problem> {
         )))
     })
 }
+
+const SHORTEST_MS: u64 = 20;
 
 fn leader_timeout(seconds: u64) -> Result<Duration, Problem> {
     if seconds == 0 {

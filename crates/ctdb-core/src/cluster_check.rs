@@ -20,6 +20,7 @@ use tracing::{error, warn};
 
 use crate::explain::RecoveryReason;
 use crate::recoverd::LOG;
+use crate::recoverd::links::Link;
 use crate::recoverd::outbox::{
     Asker, ControlFailure, ControlResult, Outbox, Token, payload, require_ok,
 };
@@ -56,6 +57,8 @@ pub(crate) struct Verdict {
     pub pushes: Vec<NodeFlagChange>,
     /// Why a recovery is needed, and who is to blame for it, if anybody.
     pub recover: Option<(RecoveryReason, Option<Pnn>)>,
+    /// Nodes that do not reach each other although we reach both.
+    pub broken_links: BTreeSet<Link>,
 }
 
 impl Facts<'_> {
@@ -113,7 +116,20 @@ pub(crate) fn judge(facts: &Facts<'_>) -> Verdict {
             .or_else(|| node_maps(facts))
             .or_else(|| members(facts))
             .or_else(|| vnn_maps(facts)),
+        broken_links: broken_links(facts),
     }
+}
+
+fn broken_links(facts: &Facts<'_>) -> BTreeSet<Link> {
+    let mut broken = BTreeSet::new();
+    for (node, report) in facts.reports {
+        let copies = report.nodes.iter().flat_map(|map| &map.nodes);
+        let lost = copies.filter(|copy| copy.flags.contains(NodeFlags::DISCONNECTED));
+        let reachable = lost.filter(|copy| facts.view.is_connected(copy.pnn));
+        let others = reachable.filter(|copy| copy.pnn != facts.view.me);
+        broken.extend(others.map(|copy| (copy.pnn.min(*node), copy.pnn.max(*node))));
+    }
+    broken
 }
 
 /// A reason to recover and the node that gets credits for it.

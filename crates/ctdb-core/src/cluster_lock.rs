@@ -150,6 +150,11 @@ impl ClusterLock {
         }
     }
 
+    /// Somebody else holds it, as far as is known.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        !self.is_held() && self.contended > 0
+    }
+
     /// A leader is known: the next race is a new one.
     pub(crate) fn forget_races(&mut self) {
         self.contended = 0;

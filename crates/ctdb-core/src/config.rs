@@ -22,6 +22,8 @@ pub struct NodeConfig {
     pub cluster_lock: Option<String>,
     /// `leader timeout` of `ctdb.conf`.
     pub leader_timeout: Duration,
+    /// `keepalive interval ms` of `ctdb.conf`, in place of the tunable.
+    pub keepalive_interval: Option<Duration>,
     /// `[failover] disabled`.
     pub failover_disabled: bool,
     /// The version of Samba to present to peers, and whether the operator chose it.

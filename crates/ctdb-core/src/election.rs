@@ -410,13 +410,12 @@ impl Election {
     }
 
     /// The connection to the leader, or to the likely winner, is gone.
-    pub(crate) fn on_leader_disconnected(&mut self, leader: Pnn, ctx: &mut ElectionCtx<'_, '_>) {
+    pub(crate) fn on_leader_disconnected(&mut self, ctx: &mut ElectionCtx<'_, '_>) {
         ctx.set_leader(None, LeaderReason::Disconnected);
         ctx.leader.restart_timeout(ctx.now);
         if matches!(self.phase, Phase::Voting { .. }) {
             self.phase = Phase::Idle;
         }
-        self.start_by_rank(ElectionReason::LeaderDisconnected(leader), ctx);
     }
 
     /// This node was away: nobody led or voted here meanwhile. If no leader is heard soon, it asks

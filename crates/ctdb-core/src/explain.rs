@@ -53,6 +53,16 @@ pub enum What {
     TakeoverRunStarted,
     TakeoverRunEnded,
     TakeoverRunFailed,
+    /// This node does not hear the leader that others hear: it calls no election.
+    CutOff {
+        leader: Pnn,
+    },
+    /// This node does not let records be used until it hears a leader.
+    Fenced,
+    /// A node may take part again before its ban ends.
+    Readmitted {
+        pnn: Pnn,
+    },
 }
 
 /// Why it was decided.
@@ -71,6 +81,22 @@ pub enum Why {
     Pacing(RecoveryReason),
     /// Everything went well.
     Done,
+    /// This node said that it hears the leader.
+    HeardBy(Pnn),
+    Fence(FenceReason),
+    /// These two nodes do not reach each other, and the leader reaches both.
+    LinkBroken(Pnn, Pnn),
+    /// All nodes reach the node again.
+    LinksWhole,
+}
+
+/// Why a node does not let records be used.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FenceReason {
+    /// Others hear a leader to which this node has no connection: they go on without it.
+    LeftOut { leader: Pnn },
+    /// Somebody else holds the cluster lock and is not heard: he may go on without this node.
+    ClusterLockElsewhere,
 }
 
 /// Why a node asks for an election.
@@ -231,6 +257,11 @@ impl fmt::Display for What {
             Self::TakeoverRunStarted => f.write_str("takeover run started"),
             Self::TakeoverRunEnded => f.write_str("takeover run complete"),
             Self::TakeoverRunFailed => f.write_str("takeover run failed"),
+            Self::CutOff { leader } => {
+                write!(f, "no election although node {leader} is not heard")
+            }
+            Self::Fenced => f.write_str("records are blocked"),
+            Self::Readmitted { pnn } => write!(f, "ban of node {pnn} lifted"),
         }
     }
 }
@@ -247,6 +278,15 @@ impl fmt::Display for Why {
             Self::AnotherRecovery(pnn) => write!(f, "node {pnn} runs another recovery"),
             Self::Pacing(reason) => write!(f, "{reason}, too soon after the last recovery"),
             Self::Done => f.write_str("all steps done"),
+            Self::HeardBy(pnn) => write!(f, "node {pnn} hears the leader"),
+            Self::Fence(reason) => reason.fmt(f),
+            Self::LinkBroken(a, b) => {
+                write!(
+                    f,
+                    "nodes {a} and {b} do not reach each other, the leader reaches both"
+                )
+            }
+            Self::LinksWhole => f.write_str("all nodes reach it again"),
         }
     }
 }
@@ -336,6 +376,20 @@ impl fmt::Display for CreditReason {
             Self::NoAnswer => f.write_str("it did not answer"),
             Self::Disagrees(reason) => reason.fmt(f),
             Self::TakeoverRun => f.write_str("it failed most often in a takeover run"),
+        }
+    }
+}
+
+impl fmt::Display for FenceReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LeftOut { leader } => write!(
+                f,
+                "the others follow node {leader}, to which this node has no connection"
+            ),
+            Self::ClusterLockElsewhere => {
+                f.write_str("somebody who is not heard here holds the cluster lock")
+            }
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::recoverd::LOG;
 use crate::recoverd::outbox::Outbox;
 use crate::recoverd::view::View;
 
-/// Pause between two broadcasts of the leader.
-pub(crate) const BROADCAST_INTERVAL: Duration = Duration::from_secs(1);
+/// Longest pause between two broadcasts of the leader.
+const BROADCAST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What counts when a `LEADER` message is judged.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -110,6 +110,10 @@ pub(crate) struct LeaderWatch {
     /// When silence has lasted too long. `None` while an election is under way.
     silent_at: Option<Instant>,
     broadcast_at: Instant,
+    /// Since when no leader is known.
+    none_since: Instant,
+    /// When the leader last said that it leads.
+    heard_at: Option<Instant>,
 }
 
 impl LeaderWatch {
@@ -120,6 +124,8 @@ impl LeaderWatch {
             timeout,
             silent_at: None,
             broadcast_at: now,
+            none_since: now,
+            heard_at: None,
         }
     }
 
@@ -147,8 +153,36 @@ impl LeaderWatch {
             return;
         }
         self.leader = leader;
+        self.none_since = now;
+        self.heard_at = None;
         self.ever_known |= leader.is_some();
         history.add(now, What::Leader(leader), Why::Leader(reason));
+    }
+
+    /// The leader says that it leads.
+    pub(crate) fn hear(&mut self, now: Instant) {
+        self.heard_at = Some(now);
+    }
+
+    /// Whom this node follows and how long ago that one said that it leads, if it ever did.
+    pub(crate) fn last_heard(&self, now: Instant) -> Option<(Pnn, Duration)> {
+        let heard = self.heard_at?;
+        Some((self.leader?, now.saturating_duration_since(heard)))
+    }
+
+    /// How long a leader may be silent.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Pause between two broadcasts: some may be late before the leader counts as silent.
+    pub(crate) fn broadcast_interval(&self) -> Duration {
+        BROADCAST_INTERVAL.min(self.timeout / 4)
+    }
+
+    /// Since when no leader is known, if none is.
+    pub(crate) fn none_since(&self) -> Option<Instant> {
+        self.leader.is_none().then_some(self.none_since)
     }
 
     /// Starts to count the leader's silence anew.
@@ -190,7 +224,7 @@ impl LeaderWatch {
 
     /// Says that this node leads.
     pub(crate) fn broadcast(&mut self, me: Pnn, out: &mut Outbox, now: Instant) {
-        self.broadcast_at = now + BROADCAST_INTERVAL;
+        self.broadcast_at = now + self.broadcast_interval();
         say(Some(me), out);
     }
 

@@ -100,12 +100,7 @@ impl Node {
             me.flags = NodeFlags::UNHEALTHY | config.start_flags;
         }
         cluster.statistics.statistics_start_time = Times::to_wire(config.started);
-        let peers = Peers::new(
-            config.nodes.len(),
-            config.version,
-            config.version_pinned,
-            now,
-        );
+        let peers = Peers::new(&config, now);
         let mut node = Self {
             cluster,
             peers,

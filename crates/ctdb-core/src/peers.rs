@@ -12,6 +12,7 @@ use ctdb_proto::{Body, NodeFlags, Pnn, ReqId, ReqKeepalive, SambaVersion};
 use tracing::{error, info, warn};
 
 use crate::cluster::Cluster;
+use crate::config::NodeConfig;
 use crate::effect::{Effect, PeerLoss};
 
 /// Keepalives with a wrong version in a row that are taken for a cluster of mixed versions. More
@@ -76,26 +77,30 @@ pub(crate) struct Peers {
     presented: Presented,
     started: Instant,
     next_tick: Option<Instant>,
+    /// In place of the tunable `KeepaliveInterval`.
+    interval: Option<Duration>,
 }
 
 impl Peers {
-    pub(crate) fn new(count: usize, version: SambaVersion, pinned: bool, started: Instant) -> Self {
-        let presented = if pinned {
+    pub(crate) fn new(config: &NodeConfig, started: Instant) -> Self {
+        let version = config.version;
+        let presented = if config.version_pinned {
             Presented::Pinned(version)
         } else {
             Presented::Default(version)
         };
         Self {
-            links: vec![Link::default(); count],
+            links: vec![Link::default(); config.nodes.len()],
             presented,
             started,
             next_tick: None,
+            interval: config.keepalive_interval,
         }
     }
 
     /// Starts the keepalives; done once the `setup` event has run.
     pub(crate) fn start_keepalives(&mut self, cluster: &Cluster, now: Instant) {
-        self.next_tick = Some(now + interval(cluster));
+        self.next_tick = Some(now + self.interval(cluster));
     }
 
     /// Version that the peer presented last.
@@ -248,13 +253,10 @@ impl Peers {
         let Some(due) = self.next_tick.filter(|due| *due <= now) else {
             return Vec::new();
         };
-        let next = due + interval(cluster);
+        let interval = self.interval(cluster);
+        let next = due + interval;
         // After a long sleep: one tick now, not all that were missed.
-        self.next_tick = Some(if next > now {
-            next
-        } else {
-            now + interval(cluster)
-        });
+        self.next_tick = Some(if next > now { next } else { now + interval });
         let mut dead = Vec::new();
         let me = cluster.me;
         for pnn in cluster.pnns().filter(|pnn| *pnn != me) {
@@ -293,6 +295,11 @@ impl Peers {
         is_dead
     }
 
+    fn interval(&self, cluster: &Cluster) -> Duration {
+        let tunable = cluster.tunables.seconds(Tunable::KeepaliveInterval);
+        self.interval.unwrap_or(tunable.max(Duration::from_secs(1)))
+    }
+
     fn may_speak(&self, pnn: Pnn) -> bool {
         let Some(link) = self.links.get(pnn.index()) else {
             return false;
@@ -319,16 +326,6 @@ impl Presented {
             Self::Pinned(version) | Self::Default(version) | Self::Learned(version) => version,
         }
     }
-}
-
-fn interval(cluster: &Cluster) -> Duration {
-    Duration::from_secs(
-        cluster
-            .tunables
-            .get(Tunable::KeepaliveInterval)
-            .max(1)
-            .into(),
-    )
 }
 
 fn uptime(started: Instant, now: Instant) -> u32 {

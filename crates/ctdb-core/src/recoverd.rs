@@ -8,10 +8,13 @@
 //! | part | decides |
 //! |---|---|
 //! | `leader` | what a `LEADER` message means, when a leader is silent for too long |
+//! | `opinions` | whether a leader that is not heard here still leads the others |
 //! | `election` | who leads |
 //! | `cluster_lock` | whether this node holds the cluster lock |
 //! | `cluster_check` | what the leader finds wrong with the cluster |
 //! | `banning` | who has to be excluded |
+//! | `links` | who has to be excluded because two nodes do not reach each other |
+//! | `fence` | when a node without a leader must not let records be used |
 //! | `recovery` | the steps of one recovery |
 //! | `takeover` | the steps of one takeover run |
 //! | `explain` | nothing: it remembers what was decided, and why |
@@ -23,14 +26,14 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use ctdb_proto::{Generation, NodeFlagChange, NodeFlags, Pnn, RecMode, Request, RunState, Srvid};
+use ctdb_proto::{Generation, NodeFlagChange, NodeFlags, Pnn, RecMode, RunState, Srvid};
 use tracing::{error, info, warn};
 
 use crate::banning::Credits;
 use crate::cluster_check::ClusterCheck;
 use crate::cluster_lock::{ClusterLock, ClusterLockEvent};
 use crate::election::{Election, ElectionCtx};
-use crate::explain::{ElectionReason, History, LeaderReason};
+use crate::explain::{ElectionReason, History, LeaderReason, What, Why};
 use crate::leader::LeaderWatch;
 use crate::recovery::Recovery;
 use crate::recovery::phases::Phase;
@@ -38,8 +41,11 @@ use crate::takeover::{TakeoverQueue, TakeoverRun};
 
 pub(crate) mod cold_start;
 mod completeness;
+mod fence;
 mod lead;
+pub(crate) mod links;
 mod messages;
+mod opinions;
 pub(crate) mod outbox;
 mod pace;
 mod switch;
@@ -47,6 +53,9 @@ pub(crate) mod view;
 
 use cold_start::ColdStart;
 use completeness::Completeness;
+use fence::Fence;
+use links::Links;
+use opinions::{Advice, Opinions};
 use outbox::{Asker, Outbox};
 pub use outbox::{ControlFailure, ControlResult, LockAttempt, RecoverdEffect, Token};
 use pace::Pace;
@@ -93,9 +102,11 @@ pub enum RecoverdInput {
 }
 
 /// Messages that the recovery daemon always wants.
-pub const SRVIDS: [Srvid; 10] = [
+pub const SRVIDS: [Srvid; 12] = [
     Srvid::ELECTION,
     Srvid::LEADER,
+    Srvid::LEADER_QUERY,
+    Srvid::LEADER_OPINION,
     Srvid::BANNING,
     Srvid::PUSH_NODE_FLAGS,
     Srvid::RELOAD_NODES,
@@ -121,14 +132,15 @@ pub struct Recoverd {
     seen: Seen,
 
     leader: LeaderWatch,
+    opinions: Opinions,
     election: Election,
     lock: ClusterLock,
     cold_start: ColdStart,
-    /// What is owed to the own node while it is inactive.
-    inactive: Inactive,
+    fence: Fence,
 
     check: ClusterCheck,
     credits: Credits,
+    links: Links,
     activity: Activity,
     /// A recovery failed: it is repeated, not before the time given.
     retry_recovery_at: Option<Instant>,
@@ -171,18 +183,12 @@ struct Seen {
     recovering: bool,
 }
 
-/// What was done to the own node since it became inactive.
-#[derive(Debug, Default)]
-struct Inactive {
-    asked_for_recovery_mode: bool,
-    asked_for_freeze: bool,
-}
-
 impl Recoverd {
     /// `wall`: the Unix time at `now`; the oldest recovery daemon wins elections.
     pub fn new(config: RecoverdConfig, seed: u64, now: Instant, wall: Duration) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let election_rng = rng.fork();
+        let leader = LeaderWatch::new(config.leader_timeout, now);
         Self {
             clock: Clock { start: now, wall },
             rng,
@@ -191,13 +197,15 @@ impl Recoverd {
             is_awake: false,
             last_call: now,
             seen: Seen::default(),
-            leader: LeaderWatch::new(config.leader_timeout, now),
+            opinions: Opinions::new(leader.broadcast_interval()),
+            leader,
             election: Election::new(config.fast_start, wall, election_rng),
             lock: ClusterLock::new(config.cluster_lock.clone()),
             cold_start: ColdStart::new(now),
-            inactive: Inactive::default(),
+            fence: Fence::default(),
             check: ClusterCheck::new(now),
             credits: Credits::default(),
+            links: Links::default(),
             activity: Activity::None,
             retry_recovery_at: None,
             failed_recoveries: 0,
@@ -270,6 +278,8 @@ impl Recoverd {
             activity,
             self.election.poll_timeout(),
             self.leader.poll_timeout(view.me, self.leads(view)),
+            self.opinions.poll_timeout(),
+            self.fence_at(view),
             self.cold_start
                 .poll_timeout(view.is_complete() && view.can_lead()),
             self.recoveries.poll_timeout(),
@@ -370,7 +380,7 @@ impl Recoverd {
         if self.leads(view) {
             self.leader.broadcast_if_due(view.me, &mut self.out, now);
         }
-        self.keep_inactive(view, now);
+        self.keep_fenced(view, now);
         self.lead(view, now);
     }
 
@@ -396,14 +406,29 @@ impl Recoverd {
     fn watch_leader(&mut self, view: &View<'_>, now: Instant) {
         if let Some(leader) = self.leader.disconnected(view) {
             let (election, mut ctx) = self.election(view, now);
-            election.on_leader_disconnected(leader, &mut ctx);
+            election.on_leader_disconnected(&mut ctx);
+            self.miss_leader(
+                leader,
+                ElectionReason::LeaderDisconnected(leader),
+                view,
+                now,
+            );
         }
         if self.leader.is_silent(view.me, now) {
+            let missed = self.leader.leader();
             let history = &mut self.history;
             self.leader.set(None, LeaderReason::Silent, history, now);
-            let (election, mut ctx) = self.election(view, now);
-            election.start(ElectionReason::LeaderSilent, &mut ctx);
+            match missed {
+                Some(leader) => self.miss_leader(leader, ElectionReason::LeaderSilent, view, now),
+                None if self.opinions.is_idle() => {
+                    self.elect(ElectionReason::LeaderSilent, view, now);
+                }
+                // Somebody who hears the leader has been asked, or is asked again.
+                None => {}
+            }
         }
+        let advice = self.opinions.on_timeout(view, &mut self.out, now);
+        self.heed(advice, view, now);
         if self.leader.was_ever_known() || !self.election.is_idle() {
             self.cold_start.settle();
         } else if view.can_lead() && self.cold_start.on_timeout(view, &mut self.out, now) {
@@ -414,36 +439,40 @@ impl Recoverd {
         }
     }
 
+    /// The leader is not heard any more: asks others whether they hear it before there is an
+    /// election.
+    fn miss_leader(&mut self, leader: Pnn, reason: ElectionReason, view: &View<'_>, now: Instant) {
+        let advice = self.opinions.ask(leader, reason, view, &mut self.out, now);
+        self.heed(advice, view, now);
+    }
+
+    /// Does what others have said about a leader that is not heard here.
+    fn heed(&mut self, advice: Advice, view: &View<'_>, now: Instant) {
+        match advice {
+            Advice::Wait => {}
+            Advice::Elect(reason) => self.elect(reason, view, now),
+            Advice::CutOff { leader, witness } => {
+                warn!(
+                    target: LOG,
+                    "Leader {leader} is heard by node {witness}, but not by this node"
+                );
+                self.history
+                    .add(now, What::CutOff { leader }, Why::HeardBy(witness));
+            }
+        }
+    }
+
+    fn elect(&mut self, reason: ElectionReason, view: &View<'_>, now: Instant) {
+        let (election, mut ctx) = self.election(view, now);
+        match reason {
+            ElectionReason::LeaderDisconnected(_) => election.start_by_rank(reason, &ctx),
+            _ => election.start(reason, &mut ctx),
+        }
+    }
+
     fn start_cold(&mut self, view: &View<'_>, now: Instant) {
         let (election, ctx) = self.election(view, now);
         election.start_by_rank(ElectionReason::ColdStart, &ctx);
-    }
-
-    /// An inactive node is in recovery mode, frozen, and loses elections (`cluster.md 5.2`,
-    /// step 9).
-    fn keep_inactive(&mut self, view: &View<'_>, now: Instant) {
-        if !view.my_flags().is_inactive() {
-            self.inactive = Inactive::default();
-            return;
-        }
-        self.election.reset_priority(self.clock.wall(now));
-        if view.rec_mode == RecMode::Active {
-            self.inactive.asked_for_recovery_mode = false;
-        } else if !self.inactive.asked_for_recovery_mode {
-            warn!(
-                target: LOG,
-                "Node is stopped or banned but recovery mode is not active. \
-                 Activate recovery mode and lock databases"
-            );
-            self.inactive.asked_for_recovery_mode = true;
-            let request = Request::SetRecMode(RecMode::Active);
-            self.out.order(view.me, &request, view.recover_timeout());
-        }
-        if !view.all_frozen && !self.inactive.asked_for_freeze {
-            self.inactive.asked_for_freeze = true;
-            self.out
-                .order(view.me, &Request::Freeze, view.recover_timeout());
-        }
     }
 
     /// Hands a reply to who asked. Nobody asked, or not any more: it is ignored.

@@ -54,7 +54,9 @@ pub use frame::{FrameError, FrameReader, MAX_PACKET_LEN, MAX_PLAIN_LEN, Transpor
 pub use glock::{GLock, GLockEntry, GLockType, ServerId};
 pub use hash::jenkins_hash;
 pub use keepalive::{ReqKeepalive, SambaVersion};
-pub use message::{DisableMessage, ElectionMessage, Message, ReqMessage, SrvidMessage};
+pub use message::{
+    DisableMessage, ElectionMessage, LeaderOpinion, Message, ReqMessage, SrvidMessage,
+};
 pub use packet::{Body, HEADER_LEN, Header, Operation, Packet, Padding, Peek};
 pub use recbuffer::{
     DB_SEQNUM_KEY, RecBuffer, RecBufferBuilder, RecBufferIter, RecData, RecordRef,

@@ -141,6 +141,8 @@ messages! {
         BANNING => Banning(Pnn) by exact,
         ELECTION => Election(ElectionMessage) by tail,
         LEADER => Leader(Option<Pnn>) by tail,
+        LEADER_QUERY => LeaderQuery(Pnn) by exact,
+        LEADER_OPINION => LeaderOpinion(LeaderOpinion) by exact,
         SET_NODE_FLAGS => SetNodeFlags(NodeFlagChange) by exact,
         RECD_UPDATE_IP => RecdUpdateIp(PublicIp) by exact,
         VACUUM_FETCH => VacuumFetch(RecBuffer) by tail,
@@ -181,6 +183,21 @@ pub struct ElectionMessage {
 }
 
 wire_fields!(ElectionMessage, 32 bytes { num_connected + 4, priority_time, pnn, node_flags });
+
+/// Whom a node follows, for one that has lost sight of the leader. 8 bytes.
+///
+/// | offset | size | field                                                     |
+/// |-------:|-----:|-----------------------------------------------------------|
+/// |      0 |    4 | `leader`                                                  |
+/// |      4 |    4 | `heard_ago_ms`: milliseconds since it said that it leads  |
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LeaderOpinion {
+    /// `None`: it follows nobody, or is not connected to the leader.
+    pub leader: Option<Pnn>,
+    pub heard_ago_ms: u32,
+}
+
+wire_fields!(LeaderOpinion, 8 bytes { leader, heard_ago_ms });
 
 /// A question, and where the answer is to be sent. 16 bytes.
 ///

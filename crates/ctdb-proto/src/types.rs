@@ -258,6 +258,10 @@ impl Srvid {
     pub const ELECTION: Self = Self(0xF100_0000_0000_0000);
     /// The leader says that it leads, once a second.
     pub const LEADER: Self = Self(0xF101_0000_0000_0000);
+    /// A node misses its leader and asks another one about it. Ours only: others do not answer.
+    pub const LEADER_QUERY: Self = Self(0xF102_0000_0000_0000);
+    /// The answer to [`Self::LEADER_QUERY`].
+    pub const LEADER_OPINION: Self = Self(0xF103_0000_0000_0000);
     /// A recovery has ended.
     pub const RECONFIGURE: Self = Self(0xF200_0000_0000_0000);
     /// A public address has left this node.
@@ -329,6 +333,8 @@ impl Srvid {
             Self::BANNING => "BANNING",
             Self::ELECTION => "ELECTION",
             Self::LEADER => "LEADER",
+            Self::LEADER_QUERY => "LEADER_QUERY",
+            Self::LEADER_OPINION => "LEADER_OPINION",
             Self::RECONFIGURE => "RECONFIGURE",
             Self::RELEASE_IP => "RELEASE_IP",
             Self::TAKE_IP => "TAKE_IP",

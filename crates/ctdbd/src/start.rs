@@ -332,6 +332,7 @@ impl Daemon {
             start_flags: start_flags(config),
             cluster_lock: config.cluster.cluster_lock.clone(),
             leader_timeout: config.cluster.leader_timeout,
+            keepalive_interval: config.cluster.keepalive_interval,
             failover_disabled: config.failover.disabled,
             version: pinned.unwrap_or(SAMBA_VERSION),
             version_pinned: pinned.is_some(),

@@ -240,3 +240,22 @@ fn recovery_lock_is_a_deprecated_second_choice() {
     let both = accepted("[cluster]\ncluster lock = /new\nrecovery lock = /old\n");
     assert_eq!(both.cluster.cluster_lock.as_deref(), Some("/new"));
 }
+
+#[test]
+fn times_below_a_second_go_before_those_in_seconds() {
+    let text =
+        "[cluster]\nleader timeout ms = 800\nkeepalive interval ms = 200\nleader timeout = 7\n";
+    let cluster = accepted(text).cluster;
+    assert_eq!(cluster.leader_timeout, Duration::from_millis(800));
+    assert_eq!(cluster.keepalive_interval, Some(Duration::from_millis(200)));
+    assert_eq!(
+        errors(
+            "[cluster]\nkeepalive interval ms = 3\n",
+            UnknownEntries::Ignore
+        ),
+        [
+            "Invalid value for [cluster] -> keepalive interval ms = 3, less than 20",
+            "conf: validation for option \"keepalive interval ms\" failed",
+        ]
+    );
+}

@@ -232,11 +232,14 @@ fn the_word_of_a_node_about_itself_is_told_to_who_has_it_wrong() {
 fn a_node_that_lost_its_own_connection_is_not_told() {
     let mut known = Known::new();
     *known.word(1, 2) = NodeFlags::DISCONNECTED | NodeFlags::UNHEALTHY;
+    let verdict = known.judge();
     assert_eq!(
-        known.judge(),
-        Verdict::default(),
+        verdict.pushes,
+        [],
         "the original pushes every second, for ever"
     );
+    assert_eq!(verdict.recover, None);
+    assert_eq!(verdict.broken_links, BTreeSet::from([(pnn(1), pnn(2))]));
 }
 
 /// A round of node 0, driven by hand.

@@ -1,16 +1,18 @@
 //! What the recovery daemon does while its node leads: rounds of checks, and after them what they
 //! call for: bans, a recovery, a takeover run. One recovery or takeover run at a time.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ctdb_conf::Tunable;
-use ctdb_proto::{BanState, Dest, Message, Pnn, Request};
+use ctdb_proto::{BanState, Dest, Message, NodeFlags, Pnn, Request};
 use tracing::{debug, error, info, warn};
 
 use crate::cluster_check::{Verdict, log_finding};
 use crate::explain::{
     CreditReason, ElectionReason, LeaderReason, RecoveryReason, TakeoverReason, What, Why,
 };
+use crate::recoverd::links::{EXCLUSION, Link, Repair};
 use crate::recoverd::outbox::{ControlResult, Token};
 use crate::recoverd::pace::urgency;
 use crate::recoverd::view::View;
@@ -91,6 +93,7 @@ impl Recoverd {
             }
         }
         self.check.forget();
+        self.links.forget();
         self.completeness.forget();
         self.credits.clear();
         self.retry_recovery_at = None;
@@ -160,6 +163,7 @@ impl Recoverd {
                     .order(to, &Request::ModifyFlags(*change), view.recover_timeout());
             }
         }
+        self.repair_links(&verdict.broken_links, view, now);
         if self.retry_recovery_at.is_some() {
             self.want_recovery(RecoveryReason::PreviousFailed, None, view, now);
         } else if let Some((reason, culprit)) = verdict.recover {
@@ -348,7 +352,8 @@ impl Recoverd {
             info!(target: recovery::LOG, "Bans are not enabled");
             return;
         }
-        self.ban(worst, Why::Failures(failures), view, now);
+        let time = view.tunables.seconds(Tunable::RecoveryBanPeriod);
+        self.ban(worst, time, Why::Failures(failures), view, now);
     }
 
     /// Gives a node credits towards a ban.
@@ -387,8 +392,10 @@ impl Recoverd {
                 )
                 .map(|decision| decision.why.clone())
                 .next();
+            let time = view.tunables.seconds(Tunable::RecoveryBanPeriod);
             self.ban(
                 pnn,
+                time,
                 reason.unwrap_or(Why::Credit(CreditReason::NoAnswer)),
                 view,
                 now,
@@ -396,8 +403,7 @@ impl Recoverd {
         }
     }
 
-    fn ban(&mut self, pnn: Pnn, why: Why, view: &View<'_>, now: Instant) {
-        let time = view.tunables.seconds(Tunable::RecoveryBanPeriod);
+    fn ban(&mut self, pnn: Pnn, time: Duration, why: Why, view: &View<'_>, now: Instant) {
         error!(target: LOG, "Banning node {pnn} for {} seconds", time.as_secs());
         self.history.add(
             now,
@@ -412,6 +418,40 @@ impl Recoverd {
             self.retry_recovery_at = Some(now + SHORTEST_RETRY);
             self.check.look_again_at(now + SHORTEST_RETRY);
         }
+        let request = Request::SetBanState(BanState { pnn, time });
+        self.out.order(pnn, &request, view.recover_timeout());
+        self.check.hurry(now);
+    }
+
+    /// Excludes nodes that others do not reach, and takes them back.
+    fn repair_links(&mut self, broken: &BTreeSet<Link>, view: &View<'_>, now: Instant) {
+        let period = view.tunables.seconds(Tunable::RecoveryBanPeriod);
+        let time = period.min(EXCLUSION);
+        if !view.tunables.is_on(Tunable::EnableBans) {
+            return;
+        }
+        for repair in self.links.on_round(broken, time, now) {
+            match repair {
+                Repair::Exclude { pnn, link: (a, b) } => {
+                    self.ban(pnn, time, Why::LinkBroken(a, b), view, now);
+                }
+                Repair::Extend(pnn) => {
+                    let request = Request::SetBanState(BanState { pnn, time });
+                    self.out.order(pnn, &request, view.recover_timeout());
+                }
+                Repair::Readmit(pnn) => self.readmit(pnn, view, now),
+            }
+        }
+    }
+
+    fn readmit(&mut self, pnn: Pnn, view: &View<'_>, now: Instant) {
+        if !view.flags(pnn).contains(NodeFlags::BANNED) {
+            return;
+        }
+        info!(target: LOG, "Unbanning node {pnn}, all nodes reach it again");
+        self.history
+            .add(now, What::Readmitted { pnn }, Why::LinksWhole);
+        let time = Duration::ZERO;
         let request = Request::SetBanState(BanState { pnn, time });
         self.out.order(pnn, &request, view.recover_timeout());
         self.check.hurry(now);

@@ -1,11 +1,12 @@
 //! What messages to the recovery daemon do. Each is checked for its size and its sender before
 //! anything is believed.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_proto::{
-    DisableMessage, ElectionMessage, Message, NodeFlagChange, NodeMap, Pnn, Request, Srvid,
+    DisableMessage, ElectionMessage, LeaderOpinion, Message, NodeFlagChange, NodeMap, Pnn, Request,
+    Srvid,
 };
 use tracing::{debug, info, warn};
 
@@ -13,7 +14,7 @@ use crate::explain::{CreditReason, ElectionReason, LeaderReason};
 use crate::leader::{Heard, Standing, judge};
 use crate::recoverd::outbox::{Asker, ControlResult, Token, payload, require_ok};
 use crate::recoverd::view::View;
-use crate::recoverd::{Activity, LOG, Recoverd};
+use crate::recoverd::{Activity, LOG, Recoverd, opinions};
 use crate::takeover::send_status;
 
 impl Recoverd {
@@ -40,6 +41,8 @@ impl Recoverd {
         };
         match message {
             Message::Leader(said) => self.on_leader_message(from, said, view, now),
+            Message::LeaderQuery(missed) => self.on_leader_query(from, missed, view, now),
+            Message::LeaderOpinion(opinion) => self.on_opinion(from, opinion, view, now),
             Message::Election(theirs) => self.on_election_message(from, &theirs, view, now),
             Message::Banning(pnn) => self.on_banning_message(pnn, view, now),
             Message::PushNodeFlags(change) => self.on_own_health(from, change, view),
@@ -125,8 +128,40 @@ impl Recoverd {
         let Some(pnn) = leader else { return };
         self.leader
             .set(leader, LeaderReason::Broadcast, &mut self.history, now);
+        self.leader.hear(now);
+        self.opinions.forget();
         let (election, mut ctx) = self.election(view, now);
         election.on_leader(pnn, &mut ctx);
+    }
+
+    /// A node that misses its leader asks about it.
+    fn on_leader_query(&mut self, from: Option<Pnn>, missed: Pnn, view: &View<'_>, now: Instant) {
+        let Some(from) = from.filter(|from| *from != view.me && view.is_connected(*from)) else {
+            return;
+        };
+        debug!(target: LOG, %from, %missed, "node misses its leader");
+        let heard = if self.leads(view) {
+            Some((view.me, Duration::ZERO))
+        } else {
+            self.leader.last_heard(now)
+        };
+        opinions::answer(from, heard, view, &mut self.out);
+    }
+
+    fn on_opinion(
+        &mut self,
+        from: Option<Pnn>,
+        opinion: LeaderOpinion,
+        view: &View<'_>,
+        now: Instant,
+    ) {
+        let Some(from) = from else { return };
+        if !self.election.is_idle() || self.leader.leader().is_some() {
+            self.opinions.forget();
+            return;
+        }
+        let advice = self.opinions.on_opinion(from, opinion, view.me, now);
+        self.heed(advice, view, now);
     }
 
     fn on_election_message(

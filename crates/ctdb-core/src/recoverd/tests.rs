@@ -9,6 +9,7 @@ use ctdb_proto::{Capabilities, Generation, NodeFlags, Pnn, RecMode, RunState, So
 use crate::recoverd::view::{NodeView, View};
 
 mod chaos;
+mod cuts;
 mod fake;
 mod stories;
 mod world;

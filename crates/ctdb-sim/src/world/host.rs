@@ -70,6 +70,7 @@ impl World {
             start_flags: NodeFlags::empty(),
             cluster_lock: self.lock_name(pnn),
             leader_timeout: Duration::from_secs(5),
+            keepalive_interval: None,
             failover_disabled: false,
             version: SambaVersion::new(4, 24),
             version_pinned: false,

@@ -21,6 +21,25 @@ fn a_cut_between_two_members_does_not_end_in_endless_recoveries() {
 }
 
 #[test]
+fn a_cut_between_the_leader_and_a_member_does_not_end_in_endless_recoveries() {
+    for mut story in [Story::begin(), Story::begin_without_lock()] {
+        let (leader, members) = (story.leader(), story.members());
+        story.world().cut(leader, members[0]);
+        story.pass(SILENCE + SECOND * 30);
+        let since = story.now();
+        story.pass(LONG);
+        let recoveries = story.recoveries_since(since);
+        assert!(
+            recoveries <= 1,
+            "{recoveries} recoveries in {LONG:?}; {}",
+            story.world().report()
+        );
+        story.world().heal_all();
+        story.becomes_whole_within(SECOND * 30);
+    }
+}
+
+#[test]
 fn a_cut_in_one_direction_heals() {
     let mut story = Story::begin();
     let (leader, members) = (story.leader(), story.members());

@@ -1,6 +1,7 @@
 //! The cluster as a whole: made, found again, started, waited for, stopped.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -50,13 +51,20 @@ impl Cluster {
             nodes: options.nodes,
             max: MOST_NODES,
         })?;
+        let prefix = free_prefix(count)?;
+        let addresses: Vec<_> = (0..count).map(|pnn| prefix.node(pnn)).collect();
+        Self::create_at(options, &addresses)
+    }
+
+    /// As [`Cluster::create`], with these addresses, one for each node. What is needed so that a
+    /// daemon can listen on its own is up to the caller, see [`Node::set_launcher`].
+    pub fn create_at(options: &Options, addresses: &[Ipv4Addr]) -> Result<Self> {
         if let Some(&pnn) = options.node_ctdbd.keys().find(|&&pnn| pnn >= options.nodes) {
             return Err(Error::NoSuchNode {
                 pnn,
                 nodes: options.nodes,
             });
         }
-        let prefix = free_prefix(count)?;
         let ctdbd = |pnn| {
             options
                 .node_ctdbd
@@ -67,8 +75,10 @@ impl Cluster {
         let marker = Marker {
             made_folder: false,
             cluster_lock: options.cluster_lock,
-            nodes: (0..count)
-                .map(|k| (prefix.node(k), ctdbd(usize::from(k))))
+            nodes: addresses
+                .iter()
+                .enumerate()
+                .map(|(pnn, &address)| (address, ctdbd(pnn)))
                 .collect(),
         };
         let layout = Layout::new(options.dir.clone());

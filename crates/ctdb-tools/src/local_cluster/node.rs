@@ -21,6 +21,8 @@ pub struct Node {
     ctdbd: PathBuf,
     /// The `ctdb` tool.
     tool: PathBuf,
+    /// Program and arguments that run the daemon's program, if it is not run directly.
+    launcher: Vec<String>,
     /// Further environment of the daemon.
     env: Vec<(String, String)>,
     /// Give the daemon a pipe from us as standard input: in test mode it ends when the pipe does,
@@ -43,6 +45,7 @@ impl Node {
             base,
             ctdbd,
             tool,
+            launcher: Vec::new(),
             env: Vec::new(),
             tied: false,
             stdin: None,
@@ -51,6 +54,12 @@ impl Node {
 
     pub(super) fn tie(&mut self) {
         self.tied = true;
+    }
+
+    /// Has this program, which must become the daemon's by `exec`, start it from now on:
+    /// `nsenter --net=...` for one in a network of its own.
+    pub fn set_launcher(&mut self, launcher: &[&str]) {
+        self.launcher = launcher.iter().map(|&word| word.to_owned()).collect();
     }
 
     /// Adds to the environment in which the daemon is started from now on.
@@ -169,7 +178,7 @@ impl Node {
 
     /// The daemon's command with its whole environment, for tests that want it to fail.
     pub fn daemon_command(&self) -> Command {
-        let mut command = Command::new(&self.ctdbd);
+        let mut command = self.launched();
         // Its own process group: Ctrl-C in our terminal is for us, and we stop it in order.
         command.process_group(0).envs(self.environment());
         for (variable, program) in HELPERS {
@@ -180,6 +189,15 @@ impl Node {
             }
         }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn launched(&self) -> Command {
+        let Some((program, arguments)) = self.launcher.split_first() else {
+            return Command::new(&self.ctdbd);
+        };
+        let mut command = Command::new(program);
+        command.args(arguments).arg(&self.ctdbd);
         command
     }
 

@@ -1,6 +1,7 @@
 //! A daemon as far as the recovery daemon sees it: answers controls from state in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use bytes::Bytes;
 use ctdb_proto::{
@@ -59,6 +60,8 @@ pub(super) struct FakeDaemon {
     pub(super) refuses: BTreeSet<Opcode>,
     /// These controls are never answered.
     pub(super) ignores: BTreeSet<Opcode>,
+    /// The ban that came last: its number and its length.
+    pub(super) ban: (u32, Duration),
     /// Every control that came, with its sender.
     pub(super) served: Vec<(Pnn, Opcode)>,
 }
@@ -77,6 +80,7 @@ impl FakeDaemon {
             dbs: BTreeMap::new(),
             refuses: BTreeSet::new(),
             ignores: BTreeSet::new(),
+            ban: (0, Duration::ZERO),
             served: Vec::new(),
         }
     }
@@ -134,6 +138,11 @@ impl FakeDaemon {
         self.node.rec_mode = RecMode::Active;
         self.node.all_frozen = true;
         self.dbs.values_mut().for_each(|db| db.frozen = true);
+    }
+
+    pub(super) fn end_ban(&mut self) {
+        let flags = self.node.view().my_flags() - NodeFlags::BANNED;
+        self.node.set_flags(self.node.me, flags);
     }
 
     fn serve(&mut self, request: Request, messages: &mut Vec<(Srvid, Bytes)>) -> Option<Reply> {
@@ -213,7 +222,11 @@ impl FakeDaemon {
                 if ban.pnn != node.me {
                     return None;
                 }
+                self.ban = (self.ban.0 + 1, ban.time);
                 self.become_inactive(NodeFlags::BANNED);
+                if ban.time.is_zero() {
+                    self.end_ban();
+                }
             }
             Request::Freeze => {
                 node.all_frozen = true;

@@ -54,6 +54,8 @@ enum Event {
         request: ReqControl,
     },
     Input(RecoverdInput),
+    /// The ban with this number, unless there was another one.
+    BanEnds(u32),
     /// Records that are pushed into the daemon.
     Records {
         srvid: Srvid,
@@ -341,6 +343,13 @@ impl World {
             Event::Records { srvid, data } => {
                 self.sims[to.index()].daemon.records(srvid, data);
             }
+            Event::BanEnds(number) => {
+                let daemon = &mut self.sims[to.index()].daemon;
+                if daemon.ban.0 == number {
+                    daemon.end_ban();
+                    self.wake(to);
+                }
+            }
         }
     }
 
@@ -362,6 +371,10 @@ impl World {
             self.input(to, RecoverdInput::RecoveryOf(from));
         }
         let answer = self.sims[to.index()].daemon.control(from, request);
+        if request.opcode == Opcode::SET_BAN_STATE {
+            let (number, time) = self.sims[to.index()].daemon.ban;
+            self.post(to, time, Event::BanEnds(number));
+        }
         if let Some(answer) = answer {
             for (srvid, data) in answer.messages {
                 let input = RecoverdInput::Message {

@@ -38,6 +38,7 @@ pub(crate) fn hold(file: &File, arguments: &Arguments, parent: Pid) {
             return;
         }
     };
+    let tester = tester.as_ref();
     let mut next_parent_check = Instant::now() + PARENT_INTERVAL;
     let mut silent_since = Instant::now();
     loop {
@@ -45,17 +46,16 @@ pub(crate) fn hold(file: &File, arguments: &Arguments, parent: Pid) {
         if tester.is_some() && !arguments.ping_timeout.is_zero() {
             wake = wake.min(silent_since + arguments.ping_timeout);
         }
-        match tester.as_ref().map(|tester| tester.wait_until(wake)) {
-            None => std::thread::sleep(wake.saturating_duration_since(Instant::now())),
-            Some(Sign::Alive) => silent_since = Instant::now(),
-            Some(Sign::Nothing) => {}
-            Some(Sign::Gone) => return,
+        match wait(tester, wake) {
+            Sign::Alive => silent_since = Instant::now(),
+            Sign::Nothing => {}
+            Sign::TesterGone => return,
+            Sign::NobodyListens => return parent_gone(),
         }
         let now = Instant::now();
         if now >= next_parent_check {
             if getppid() != parent {
-                eprintln!("{PROGRAM}: parent gone");
-                return;
+                return parent_gone();
             }
             next_parent_check = now + PARENT_INTERVAL;
         }
@@ -67,17 +67,46 @@ pub(crate) fn hold(file: &File, arguments: &Arguments, parent: Pid) {
     }
 }
 
+fn parent_gone() {
+    eprintln!("{PROGRAM}: parent gone");
+}
+
+/// What happened while the lock was held.
+enum Sign {
+    /// The child that looks at the file has said so.
+    Alive,
+    Nothing,
+    TesterGone,
+    /// The daemon's end of our standard output is closed: it has died. The other nodes wait for
+    /// the lock, so this is not left to the next look at the parent.
+    NobodyListens,
+}
+
+/// Waits for a sign until that time.
+fn wait(tester: Option<&Tester>, wake: Instant) -> Sign {
+    let left = wake.saturating_duration_since(Instant::now());
+    // Rounded up, so as not to spin in the last millisecond.
+    let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
+    let output = io::stdout();
+    // An error is reported whatever is asked for.
+    let mut fds = vec![PollFd::new(output.as_fd(), PollFlags::empty())];
+    fds.extend(tester.map(|tester| PollFd::new(tester.pings.as_fd(), PollFlags::POLLIN)));
+    if matches!(
+        poll(&mut fds, PollTimeout::from(milliseconds)),
+        Ok(0) | Err(_)
+    ) {
+        return Sign::Nothing;
+    }
+    if fds.first().and_then(PollFd::any) == Some(true) {
+        return Sign::NobodyListens;
+    }
+    tester.map_or(Sign::Nothing, Tester::hear)
+}
+
 /// The child that looks at the file. Killed when dropped.
 struct Tester {
     child: Pid,
     pings: PipeReader,
-}
-
-/// What was heard from the child.
-enum Sign {
-    Alive,
-    Nothing,
-    Gone,
 }
 
 /// Starts the child, unless the command line does not want it.
@@ -104,17 +133,11 @@ fn start_tester(file: &File, arguments: &Arguments) -> io::Result<Option<Tester>
 }
 
 impl Tester {
-    fn wait_until(&self, wake: Instant) -> Sign {
-        let left = wake.saturating_duration_since(Instant::now());
-        // Rounded up, so as not to spin in the last millisecond.
-        let milliseconds = u16::try_from(left.as_millis() + 1).unwrap_or(u16::MAX);
-        let mut fds = [PollFd::new(self.pings.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, PollTimeout::from(milliseconds)) {
-            Ok(0) | Err(_) => Sign::Nothing,
-            Ok(_) => match (&self.pings).read(&mut [0; 64]) {
-                Ok(0) | Err(_) => Sign::Gone,
-                Ok(_) => Sign::Alive,
-            },
+    /// Reads the sign that has come.
+    fn hear(&self) -> Sign {
+        match (&self.pings).read(&mut [0; 64]) {
+            Ok(0) | Err(_) => Sign::TesterGone,
+            Ok(_) => Sign::Alive,
         }
     }
 }
