@@ -263,9 +263,13 @@ impl Node {
                 }
             }
             Asker::Recoverd(token) => self.recoverd_answered(token, answer, now),
-            Asker::Commit { db, serial } => {
+            Asker::Commit {
+                db,
+                serial,
+                is_member,
+            } => {
                 let stored = answer.is_ok_and(|reply| reply.status == 0);
-                self.commit_answered(db, serial, stored);
+                self.commit_answered(db, serial, stored || !is_member);
             }
             Asker::LeadersLock(ticket) => {
                 let lock = answer

@@ -58,9 +58,14 @@ impl Node {
                 flags: ControlFlags::empty(),
                 data: records.clone(),
             };
-            let asker = Asker::Commit { db, serial };
+            let is_member = self.cluster.vnn_map.map.contains(&pnn);
+            let asker = Asker::Commit {
+                db,
+                serial,
+                is_member,
+            };
             if self.cluster.ask(asker, pnn, control, None, now).is_err() {
-                self.commit_answered(db, serial, false);
+                self.commit_answered(db, serial, !is_member);
             }
         }
     }
@@ -95,7 +100,8 @@ impl Node {
             .then_some("this client has a commit running")
     }
 
-    /// The nodes of the vnn map, and active ones outside of it, which the original forgets.
+    /// The nodes of the vnn map, and active ones outside of it, which the original forgets. Those
+    /// need not succeed: a node that waits to take part gets the database in a recovery.
     fn commit_targets(&self) -> Vec<Pnn> {
         let active = |pnn: &Pnn| {
             self.cluster

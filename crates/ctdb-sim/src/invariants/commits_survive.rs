@@ -2,13 +2,15 @@
 //! long as one of the nodes that have it takes part in each recovery.
 //!
 //! If none of them does, the cluster goes on without the commit: it is *orphaned*, and the database
-//! is forked; as it is by two clusters, without a cluster lock. When a node of the other branch
+//! is forked. When a node of the other branch
 //! comes back, the higher sequence number wins (`cluster.md` 6.4), and nothing is promised about
-//! the commits of the branch that loses.
+//! the commits of the branch that loses. Without a cluster lock nothing at all is promised once two
+//! nodes have led at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use ctdb_core::Node;
 use ctdb_proto::{DbId, Pnn};
 
 use super::{Broken, Invariant};
@@ -23,6 +25,8 @@ type Holders = BTreeMap<Bytes, BTreeSet<Pnn>>;
 pub(super) struct CommitsSurvive {
     promised: Holders,
     orphaned: Holders,
+    /// There was more than one cluster, without a lock.
+    split: bool,
 }
 
 impl CommitsSurvive {
@@ -41,7 +45,7 @@ impl CommitsSurvive {
 
     fn recovered(&mut self, node: Pnn, members: &[Pnn], world: &World) -> Result<(), Broken> {
         let takes_part = |holders: &BTreeSet<Pnn>| members.iter().any(|pnn| holders.contains(pnn));
-        let forked = self.orphaned.values().any(takes_part);
+        let forked = self.split || self.orphaned.values().any(takes_part);
         // A commit that is kept, and that no node has which has the lost one: of another branch.
         let kept = self
             .promised
@@ -90,14 +94,8 @@ fn members_with(node: Pnn, world: &World) -> Vec<Pnn> {
         return Vec::new();
     };
     let generation = this.vnn_map().generation;
-    let same = |other: &&ctdb_core::Node| {
-        !other.is_in_recovery() && other.vnn_map().generation == generation
-    };
-    world
-        .running()
-        .filter(same)
-        .map(ctdb_core::Node::pnn)
-        .collect()
+    let same = |other: &&Node| !other.is_in_recovery() && other.vnn_map().generation == generation;
+    world.running().filter(same).map(Node::pnn).collect()
 }
 
 impl Invariant for CommitsSurvive {
@@ -114,5 +112,13 @@ impl Invariant for CommitsSurvive {
             } if *db == commits => self.recovered(*node, members, world),
             _ => Ok(()),
         }
+    }
+
+    fn look_at(&mut self, node: Pnn, world: &World) -> Result<(), Broken> {
+        let leads = |node: &&Node| node.leads();
+        if !world.has_cluster_lock() && world.node(node).is_some_and(Node::leads) {
+            self.split |= world.running().filter(leads).count() > 1;
+        }
+        Ok(())
     }
 }
