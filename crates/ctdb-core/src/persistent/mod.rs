@@ -216,6 +216,11 @@ impl Node {
                 .migrator
                 .update_records(caller, records, &mut self.cluster);
         }
+        if caller.generation != self.cluster.vnn_map.generation {
+            // Its nodes are not those that must have this commit. The original takes it.
+            tracing::warn!(node = %caller.node, %db, "refused a commit of another generation");
+            return self.answer_status(caller, -1);
+        }
         let statistics = &mut self.cluster.statistics;
         statistics.childwrite_calls = statistics.childwrite_calls.wrapping_add(1);
         statistics.pending_childwrite_calls += 1;
