@@ -24,6 +24,9 @@ pub(crate) struct Cluster {
     pub(crate) nodes: Vec<NodeEntry>,
     pub(crate) vnn_map: VnnMap,
     pub(crate) rec_mode: RecMode,
+    /// A reason for a recovery came up since the vnn map was set, while the recovery mode was
+    /// ACTIVE already: the recovery that runs may be too old to repair it.
+    pub(crate) recover_again: bool,
     pub(crate) run_state: RunState,
     pub(crate) capabilities: Capabilities,
     pub(crate) tunables: Tunables,
@@ -66,6 +69,7 @@ impl Cluster {
             },
             nodes,
             rec_mode: RecMode::Active,
+            recover_again: false,
             run_state: RunState::Init,
             capabilities,
             tunables,
@@ -195,7 +199,9 @@ impl Cluster {
 
     /// Makes the leader see a node in recovery, and so recover the cluster.
     pub(crate) fn force_recovery(&mut self, why: &str) {
-        if self.rec_mode != RecMode::Active {
+        if self.rec_mode == RecMode::Active {
+            self.recover_again = true;
+        } else {
             tracing::warn!("Recovery mode set to ACTIVE: {why}");
             self.rec_mode = RecMode::Active;
         }

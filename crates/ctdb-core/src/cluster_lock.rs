@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tracing::{error, info};
 
+use crate::mutation::{self, Mutation};
 use crate::recoverd::LOG;
 use crate::recoverd::outbox::{LockAttempt, Outbox, RecoverdEffect};
 
@@ -116,6 +117,12 @@ impl ClusterLock {
             return LockOutcome::Stale;
         }
         match (self.state, event) {
+            (State::Taking, ClusterLockEvent::Contention)
+                if mutation::is_on(Mutation::TwoLeaders) =>
+            {
+                self.state = State::Held;
+                LockOutcome::Taken
+            }
             (State::Taking, ClusterLockEvent::Taken) => {
                 info!(target: LOG, "Cluster lock taken successfully");
                 self.state = State::Held;

@@ -22,6 +22,7 @@ mod latency;
 mod leader;
 pub mod migrate;
 mod monitor;
+pub mod mutation;
 mod node;
 mod nodes_list;
 mod outstanding;

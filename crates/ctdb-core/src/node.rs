@@ -260,6 +260,28 @@ impl Node {
         self.cluster.rec_mode == RecMode::Active
     }
 
+    /// The node that leads, as far as this one knows; itself also while it stands for election.
+    pub fn leader(&self) -> Option<Pnn> {
+        self.recoverd.as_ref().and_then(Recoverd::leader)
+    }
+
+    /// Whether this node believes that it leads, and no election is under way.
+    pub fn leads(&self) -> bool {
+        self.recoverd
+            .as_ref()
+            .is_some_and(|recoverd| recoverd.is_leader(self.cluster.me))
+    }
+
+    /// In which generation the records of a database are, if it is attached.
+    pub fn database_generation(&self, db: DbId) -> Option<Generation> {
+        self.cluster.databases.get(&db).map(|db| db.generation)
+    }
+
+    /// The generation of the recovery that has a transaction open on a database.
+    pub fn recovering_in(&self, db: DbId) -> Option<Generation> {
+        self.cluster.databases.get(&db)?.transaction
+    }
+
     /// The tunables as they are now.
     pub fn tunables(&self) -> &ctdb_conf::Tunables {
         &self.cluster.tunables

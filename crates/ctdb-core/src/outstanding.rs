@@ -17,7 +17,12 @@ pub(crate) enum Asker {
     /// The recovery daemon's part of this node.
     Recoverd(crate::recoverd::Token),
     /// One `UPDATE_RECORD` of the commit that runs on this database.
-    Commit { db: DbId, serial: Ticket },
+    /// `is_member`: asked of a node of the vnn map, which must succeed.
+    Commit {
+        db: DbId,
+        serial: Ticket,
+        is_member: bool,
+    },
     /// `START_RECOVERY`: which cluster lock the leader has.
     LeadersLock(Ticket),
     /// The record path: revokes and vacuuming.

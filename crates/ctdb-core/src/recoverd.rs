@@ -308,8 +308,12 @@ impl Recoverd {
     }
 
     /// Whether this node leads, and no election is under way.
+    pub fn is_leader(&self, me: Pnn) -> bool {
+        self.leader.is_me(me) && !self.election.in_progress()
+    }
+
     fn leads(&self, view: &View<'_>) -> bool {
-        self.leader.is_me(view.me) && !self.election.in_progress()
+        self.is_leader(view.me)
     }
 
     /// The recovery daemon starts when the daemon has only the first recovery ahead.

@@ -1,6 +1,6 @@
 //! The databases of one simulated node, in memory.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use ctdb_core::collate::Collate;
@@ -17,6 +17,8 @@ type Answers = Vec<Result<DbAnswer, DbFailure>>;
 pub struct Disk {
     me: Pnn,
     databases: BTreeMap<DbId, Database>,
+    /// Nothing more can be committed to persistent databases.
+    full: bool,
     /// What a recovery led by this node merges.
     merges: BTreeMap<DbId, Merge>,
 }
@@ -49,6 +51,7 @@ impl Disk {
         Self {
             me,
             databases: BTreeMap::new(),
+            full: false,
             merges: BTreeMap::new(),
         }
     }
@@ -60,6 +63,11 @@ impl Disk {
         for db in self.databases.values_mut() {
             (db.attached, db.frozen, db.transaction) = (false, false, None);
         }
+        self.merges.clear();
+    }
+
+    pub(crate) fn set_full(&mut self, full: bool) {
+        self.full = full;
     }
 
     /// Names of the databases that a starting daemon finds.
@@ -77,11 +85,11 @@ impl Disk {
         self.databases.get(&db)?.records.get(key)
     }
 
-    /// Keys of all records of a database.
-    pub fn keys(&self, db: DbId) -> BTreeSet<Bytes> {
+    /// All records of a database.
+    pub fn records(&self, db: DbId) -> BTreeMap<Bytes, Record> {
         self.databases
             .get(&db)
-            .map(|db| db.records.keys().cloned().collect())
+            .map(|db| db.records.clone())
             .unwrap_or_default()
     }
 
@@ -128,9 +136,14 @@ impl Disk {
             return answers.unwrap_or_else(|failure| vec![Err(failure)]);
         }
         let me = self.me;
+        let full = self.full;
         let Some(db) = self.databases.get_mut(&id) else {
             return vec![Err(DbFailure(format!("database {id} is not attached")))];
         };
+        let commits = matches!(op, DbOp::TransactionCommit | DbOp::Update { .. });
+        if full && commits && db.flags.contains(DbFlags::PERSISTENT) {
+            return vec![Err(DbFailure("no space left on device".into()))];
+        }
         match op {
             DbOp::Pull { batch_limit } => db.pull(id, batch_limit),
             DbOp::ContinueTraverse { .. } | DbOp::StopTraverse { .. } => vec![Ok(DbAnswer::Done)],

@@ -1,26 +1,35 @@
-//! The world around the nodes: time, links, clients, event scripts, the cluster lock.
+//! The world around the nodes: time, hosts, links, disks, event scripts, the cluster lock.
+//!
+//! A node is driven as in the daemon: it is told what happens, asked what it wants done, and woken
+//! when it wants to be. Everything that takes time is put on the agenda; [`World::step`] takes the
+//! next thing from there. The faults that can happen are the public calls of this module.
+
+mod clients;
+mod effects;
+mod faults;
+mod host;
+mod links;
+mod report;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use ctdb_conf::Tunables;
-use ctdb_core::{
-    ClusterLockEvent, ConfiguredNode, DbOp, Effect, EventOutcome, Input, LockAttempt, LockTest,
-    Node, NodeConfig, RecordJob, Ticket,
-};
-use ctdb_proto::{Capabilities, ClientId, DbId, NodeFlags, Packet, Pnn, RunState, SambaVersion};
+use ctdb_core::explain::{Decision, History};
+use ctdb_core::{ClusterLockEvent, Input, LockAttempt, Node};
+use ctdb_proto::{Body, Pnn, RunState};
 
+use crate::cluster_lock::ClusterLock;
 use crate::disk::Disk;
+use crate::net::{Net, Parcel};
+use crate::observed::Observed;
+use crate::scripts::Scripts;
+use crate::trace::Trace;
+use host::Host;
 
-/// Time that a packet takes, at least; up to as much again is added.
-const LATENCY: Duration = Duration::from_micros(200);
-/// Between two tries to connect.
-const CONNECT_RETRY: Duration = Duration::from_secs(1);
 /// How far time jumps when no node runs.
 const NOTHING_TO_DO: Duration = Duration::from_millis(100);
-/// What an event script or work on a database takes.
+/// What work on a database takes.
 const WORK: Duration = Duration::from_millis(2);
 
 /// What a run is made of, besides its seed.
@@ -54,32 +63,26 @@ pub struct World {
     /// What will happen, in its order.
     agenda: BTreeMap<(Instant, u64), Happening>,
     serial: u64,
-    /// Connections that stand: from the one who made it.
-    links: BTreeSet<(Pnn, Pnn)>,
-    /// Pairs that cannot reach each other.
-    cut: BTreeSet<(Pnn, Pnn)>,
-    /// When the last packet on a link arrives: they stay in order.
-    last_arrival: BTreeMap<(Pnn, Pnn), Instant>,
-    lock_holder: Option<Pnn>,
-    steps: u64,
+    /// When the nodes want to be woken.
+    wakes: BTreeSet<(Instant, Pnn)>,
+    net: Net,
+    lock: ClusterLock,
+    scripts: Scripts,
+    trace: Trace,
+    observed: Vec<Observed>,
+    /// The members of each generation that a node has seen.
+    maps: BTreeMap<u32, Vec<Pnn>>,
+    /// Nodes that something happened to in the last step.
+    touched: BTreeSet<Pnn>,
+    cost: Cost,
 }
 
-/// One node with its surroundings. Without a daemon it is down.
-struct Host {
-    pnn: Pnn,
-    daemon: Option<Daemon>,
-    disk: Disk,
-    /// Grows with each start of the daemon: what was meant for an earlier one is dropped.
-    life: u64,
-}
-
-struct Daemon {
-    node: Node,
-    open: bool,
-    /// Jobs that met a frozen database.
-    held: Vec<RecordJob>,
-    inbox: BTreeMap<ClientId, Vec<Packet>>,
-    lost: Vec<String>,
+/// What a run has cost so far.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Cost {
+    pub steps: u64,
+    /// Packets from one node to another.
+    pub packets: u64,
 }
 
 enum Happening {
@@ -88,16 +91,22 @@ enum Happening {
         life: u64,
         input: Input,
     },
-    /// A packet on its way from one node to another.
     Arrival {
         from: Pnn,
         to: Pnn,
-        packet: Packet,
+        parcel: Parcel,
     },
     Connect {
         from: Pnn,
         to: Pnn,
         life: u64,
+    },
+    /// The lock helper of a node gets its answer.
+    LockAnswers {
+        pnn: Pnn,
+        life: u64,
+        attempt: LockAttempt,
+        took: Duration,
     },
 }
 
@@ -106,25 +115,24 @@ impl World {
     pub fn new(seed: u64, options: Options) -> Self {
         let start = Instant::now();
         let pnns = (0..options.nodes).map_while(Pnn::new);
-        let host = |pnn| Host {
-            pnn,
-            daemon: None,
-            disk: Disk::new(pnn),
-            life: 0,
-        };
+        let count = options.nodes as usize;
         let mut world = Self {
-            hosts: pnns.clone().map(host).collect(),
+            hosts: pnns.clone().map(Host::new).collect(),
             options,
             start,
             now: start,
             random: fastrand::Rng::with_seed(seed),
             agenda: BTreeMap::new(),
             serial: 0,
-            links: BTreeSet::new(),
-            cut: BTreeSet::new(),
-            last_arrival: BTreeMap::new(),
-            lock_holder: None,
-            steps: 0,
+            wakes: BTreeSet::new(),
+            net: Net::new(count),
+            lock: ClusterLock::default(),
+            scripts: Scripts::default(),
+            trace: Trace::new(count, start),
+            observed: Vec::new(),
+            maps: BTreeMap::new(),
+            touched: BTreeSet::new(),
+            cost: Cost::default(),
         };
         for pnn in pnns {
             world.start(pnn);
@@ -142,106 +150,134 @@ impl World {
         (0..self.options.nodes).map_while(Pnn::new)
     }
 
+    /// Nodes whose daemon runs.
+    pub fn running(&self) -> impl Iterator<Item = &Node> {
+        self.hosts
+            .iter()
+            .filter_map(|host| host.daemon.as_ref().map(|daemon| &daemon.node))
+    }
+
     /// The node, if its daemon runs.
     pub fn node(&self, pnn: Pnn) -> Option<&Node> {
         self.host(pnn).daemon.as_ref().map(|daemon| &daemon.node)
     }
 
+    /// What a node has decided since a time, with its reasons.
+    pub fn decisions(&self, pnn: Pnn, since: Duration) -> impl Iterator<Item = &Decision> {
+        let since = self.start + since;
+        let history = self.node(pnn).and_then(Node::history);
+        let decisions = history.into_iter().flat_map(History::decisions);
+        decisions.filter(move |decision| decision.at >= since)
+    }
+
+    /// Whether the cluster has a cluster lock.
+    pub fn has_cluster_lock(&self) -> bool {
+        self.options.cluster_lock
+    }
+
+    /// How often the daemon of a node was started.
+    pub fn life(&self, pnn: Pnn) -> u64 {
+        self.host(pnn).life
+    }
+
+    /// Whether the node stands still.
+    pub fn is_paused(&self, pnn: Pnn) -> bool {
+        self.host(pnn).paused
+    }
+
     /// The databases of a node.
-    pub fn disk(&mut self, pnn: Pnn) -> &mut Disk {
+    pub fn disk(&self, pnn: Pnn) -> &Disk {
+        &self.host(pnn).disk
+    }
+
+    /// The databases of a node, to change something in them.
+    pub fn disk_mut(&mut self, pnn: Pnn) -> &mut Disk {
         &mut self.host_mut(pnn).disk
     }
 
-    /// Starts the daemon of a node.
-    pub fn start(&mut self, pnn: Pnn) {
-        let config = self.config(pnn);
-        let now = self.now;
-        let host = self.host_mut(pnn);
-        host.life += 1;
-        host.daemon = Some(Daemon {
-            node: Node::new(config, now),
-            open: false,
-            held: Vec::new(),
-            inbox: BTreeMap::new(),
-            lost: Vec::new(),
-        });
-        self.carry_out(pnn);
+    /// Whether a node may well believe that it holds the cluster lock: it does, or it cannot know
+    /// yet that it was taken away.
+    pub fn may_hold_lock(&self, pnn: Pnn) -> bool {
+        self.lock.may_believe_to_hold(pnn)
     }
 
-    /// Ends the daemon of a node without warning.
-    pub fn kill(&mut self, pnn: Pnn) {
-        let host = self.host_mut(pnn);
-        host.daemon = None;
-        host.disk.crash();
-        if self.lock_holder == Some(pnn) {
-            self.lock_holder = None;
-        }
-        for other in self.pnns() {
-            self.break_links(pnn, other, "connection closed");
-        }
+    /// The record of what happened.
+    pub fn trace(&mut self) -> &mut Trace {
+        &mut self.trace
     }
 
-    /// Cuts two nodes off from each other, silently: what is sent is lost.
-    pub fn cut(&mut self, a: Pnn, b: Pnn) {
-        self.cut.insert(pair(a, b));
+    /// A line for the timeline about the world around the nodes.
+    pub fn note(&mut self, what: impl Into<String>) {
+        self.trace.line(None, what.into(), self.now);
     }
 
-    /// Undoes [`Self::cut`]; connections that stood all the while must be made anew.
-    pub fn heal(&mut self, a: Pnn, b: Pnn) {
-        if self.cut.remove(&pair(a, b)) {
-            self.break_links(a, b, "connection reset");
-        }
+    /// What happened to records since the last call.
+    pub fn take_observed(&mut self) -> Vec<Observed> {
+        std::mem::take(&mut self.observed)
     }
 
-    /// A local process connects to the daemon of a node that runs.
-    pub fn connect_client(&mut self, pnn: Pnn, pid: i32) -> Option<ClientId> {
-        let now = self.now;
-        let daemon = self.host_mut(pnn).daemon.as_mut()?;
-        let client = daemon.node.accept_client(pid, now);
-        daemon.inbox.insert(client, Vec::new());
-        Some(client)
+    /// Something happened to a record that the world does not see by itself.
+    pub fn observe(&mut self, observed: Observed) {
+        self.observed.push(observed);
     }
 
-    /// A client sends a packet.
-    pub fn client_sends(&mut self, pnn: Pnn, client: ClientId, packet: Packet) {
-        self.tell(pnn, Input::ClientPacket { client, packet });
+    /// Nodes that something happened to since the last call.
+    pub fn take_touched(&mut self) -> BTreeSet<Pnn> {
+        std::mem::take(&mut self.touched)
     }
 
-    /// What a client has received since the last look.
-    pub fn inbox(&mut self, pnn: Pnn, client: ClientId) -> Vec<Packet> {
-        let daemon = self.host_mut(pnn).daemon.as_mut();
-        daemon
-            .and_then(|d| d.inbox.get_mut(&client))
-            .map(std::mem::take)
-            .unwrap_or_default()
+    /// What the run has cost so far.
+    pub fn cost(&self) -> Cost {
+        self.cost
     }
 
-    /// An input for a node, now.
+    /// An input for a node, now; or later, if the node stands still.
     pub fn tell(&mut self, pnn: Pnn, input: Input) {
         let now = self.now;
-        if let Some(daemon) = &mut self.host_mut(pnn).daemon {
+        let host = self.host_mut(pnn);
+        if host.paused {
+            host.backlog.push_back(input);
+        } else if let Some(daemon) = &mut host.daemon {
+            let tells_of_loss = is_lock_loss(&input);
             daemon.node.handle(input, now);
+            if tells_of_loss {
+                self.lock.is_aware(pnn);
+            }
             self.carry_out(pnn);
         }
     }
 
+    /// When something happens next.
+    pub fn next_in(&self) -> Duration {
+        self.next_at() - self.start
+    }
+
+    fn next_at(&self) -> Instant {
+        let agenda = self.agenda.first_key_value().map(|(key, _)| key.0);
+        let wake = self.wakes.first().map(|(at, _)| *at);
+        let next = agenda.into_iter().chain(wake).min();
+        next.map_or(self.now + NOTHING_TO_DO, |at| at.max(self.now))
+    }
+
+    /// Lets time pass although nothing happens.
+    pub fn wait_until(&mut self, at: Duration) {
+        self.now = self.now.max(self.start + at);
+    }
+
     /// Lets time pass until something happens, and lets it happen.
     pub fn step(&mut self) {
-        self.steps += 1;
-        let sleeper = self.next_to_wake();
-        let next = self.agenda.first_key_value().map(|(key, _)| *key);
-        match (next, sleeper) {
+        self.cost.steps += 1;
+        self.now = self.next_at();
+        let agenda = self.agenda.first_key_value().map(|(key, _)| *key);
+        let wake = self.wakes.first().copied();
+        match (agenda, wake) {
             (Some(key), wake) if wake.is_none_or(|(at, _)| key.0 <= at) => {
-                self.now = self.now.max(key.0);
                 if let Some(happening) = self.agenda.remove(&key) {
                     self.happens(happening);
                 }
             }
-            (_, Some((at, pnn))) => {
-                self.now = self.now.max(at);
-                self.wake(pnn);
-            }
-            _ => self.now += NOTHING_TO_DO,
+            (_, Some((_, pnn))) => self.wake(pnn),
+            _ => {}
         }
     }
 
@@ -265,56 +301,22 @@ impl World {
     /// Whether every running node is RUNNING and healthy, out of recovery, and of the same
     /// generation with exactly the running nodes in its vnn map.
     pub fn is_healthy(&self) -> bool {
-        let running: Vec<_> = self
-            .pnns()
-            .filter(|pnn| self.node(*pnn).is_some())
-            .collect();
-        let nodes = || running.iter().filter_map(|pnn| self.node(*pnn));
+        let running: Vec<_> = self.running().map(Node::pnn).collect();
+        self.are_healthy(&running)
+    }
+
+    /// The same of some nodes, which are the cluster.
+    pub fn are_healthy(&self, members: &[Pnn]) -> bool {
+        let nodes = || members.iter().filter_map(|pnn| self.node(*pnn));
         let generation = nodes().next().map(|node| node.vnn_map().generation);
-        nodes().all(|node| {
-            node.run_state() == RunState::Running
-                && node.flags_of(node.pnn()).is_empty()
-                && !node.is_in_recovery()
-                && node.vnn_map().map == running
-                && Some(node.vnn_map().generation) == generation
-        })
-    }
-
-    /// What each node believes, and what it decided lately: for the report of a failed run.
-    pub fn report(&self) -> String {
-        use std::fmt::Write as _;
-        let mut text = format!(
-            "at {:?}, cluster lock: {:?}\n",
-            self.elapsed(),
-            self.lock_holder
-        );
-        for pnn in self.pnns() {
-            let Some(node) = self.node(pnn) else {
-                let _ = writeln!(text, "node {pnn}: down");
-                continue;
-            };
-            let flags: Vec<_> = self.pnns().map(|p| node.flags_of(p).bits()).collect();
-            let _ = writeln!(
-                text,
-                "node {pnn}: {}, flags of all {flags:x?}, in recovery: {}, {:?}",
-                node.run_state(),
-                node.is_in_recovery(),
-                node.vnn_map(),
-            );
-            for decision in node
-                .history()
-                .into_iter()
-                .flat_map(|h| h.decisions().rev().take(12))
-            {
-                let _ = writeln!(text, "    {:?}: {decision}", decision.at - self.start);
-            }
-        }
-        text
-    }
-
-    /// Steps done so far: what a run has cost.
-    pub fn steps(&self) -> u64 {
-        self.steps
+        nodes().count() == members.len()
+            && nodes().all(|node| {
+                node.run_state() == RunState::Running
+                    && node.flags_of(node.pnn()).is_empty()
+                    && !node.is_in_recovery()
+                    && node.vnn_map().map == members
+                    && Some(node.vnn_map().generation) == generation
+            })
     }
 
     fn host(&self, pnn: Pnn) -> &Host {
@@ -323,35 +325,6 @@ impl World {
 
     fn host_mut(&mut self, pnn: Pnn) -> &mut Host {
         &mut self.hosts[pnn.index()]
-    }
-
-    fn config(&mut self, pnn: Pnn) -> NodeConfig {
-        let nodes = self.pnns().map(|pnn| ConfiguredNode {
-            addr: addr(pnn),
-            deleted: false,
-        });
-        NodeConfig {
-            pnn,
-            nodes: nodes.collect(),
-            tunables: self.options.tunables,
-            capabilities: Capabilities::DEFAULT,
-            start_flags: NodeFlags::empty(),
-            cluster_lock: self
-                .options
-                .cluster_lock
-                .then(|| "/simulated/lock".to_owned()),
-            leader_timeout: Duration::from_secs(5),
-            keepalive_interval: None,
-            failover_disabled: false,
-            version: SambaVersion::new(4, 24),
-            version_pinned: false,
-            fast_start: self.options.fast_start,
-            persistent_databases: self.host(pnn).disk.persistent(),
-            pid: 1000 + pnn.get().cast_signed(),
-            debug_level: 2,
-            started: Duration::from_secs(1_800_000_000) + self.elapsed(),
-            seed: self.random.u64(..),
-        }
     }
 
     fn plan(&mut self, after: Duration, happening: Happening) {
@@ -366,249 +339,85 @@ impl World {
     }
 
     fn happens(&mut self, happening: Happening) {
+        let (kind, who) = happening.summary();
+        let at = self.elapsed();
+        self.trace.mix(at.as_secs());
+        self.trace.mix(at.subsec_nanos().into());
+        self.trace.mix(kind << 32 | u64::from(who.get()));
         match happening {
             Happening::Input { to, life, input } => {
                 if self.host(to).life == life {
                     self.tell(to, input);
                 }
             }
-            Happening::Arrival { from, to, packet } => {
-                if self.links.contains(&(from, to)) {
-                    self.tell(to, Input::PeerPacket { from, packet });
-                }
-            }
+            Happening::Arrival { from, to, parcel } => self.arrives(from, to, parcel),
             Happening::Connect { from, to, life } => {
                 if self.host(from).life == life {
                     self.connect(from, to);
                 }
             }
-        }
-    }
-
-    fn connect(&mut self, from: Pnn, to: Pnn) {
-        let is_open = |host: &Host| host.daemon.as_ref().is_some_and(|d| d.open);
-        if !is_open(self.host(from)) || self.links.contains(&(from, to)) {
-            return;
-        }
-        let now = self.now;
-        let reachable = !self.cut.contains(&pair(from, to)) && is_open(self.host(to));
-        let taken = reachable
-            && self
-                .host_mut(to)
-                .daemon
-                .as_mut()
-                .is_some_and(|daemon| daemon.node.accept_peer(addr(from).ip(), now).is_ok());
-        if taken {
-            self.links.insert((from, to));
-            self.carry_out(to);
-            self.tell(from, Input::OutgoingUp(to));
-        } else {
-            let life = self.host(from).life;
-            self.plan(CONNECT_RETRY, Happening::Connect { from, to, life });
-        }
-    }
-
-    /// Both connections between two nodes end, and both sides notice.
-    fn break_links(&mut self, a: Pnn, b: Pnn, reason: &str) {
-        for (from, to) in [(a, b), (b, a)] {
-            self.links.remove(&(from, to));
-            self.last_arrival.remove(&(from, to));
-        }
-        for (this, other) in [(a, b), (b, a)] {
-            if this != other && self.node(this).is_some() {
-                let reason = reason.to_owned();
-                self.tell(this, Input::LinkLost { pnn: other, reason });
-                let life = self.host(this).life;
-                self.plan(
-                    LATENCY * 2,
-                    Happening::Connect {
-                        from: this,
-                        to: other,
-                        life,
-                    },
-                );
+            Happening::LockAnswers {
+                pnn,
+                life,
+                attempt,
+                took,
+            } => {
+                if self.host(pnn).life == life {
+                    self.lock_answers(pnn, attempt, took);
+                }
             }
         }
-    }
-
-    fn next_to_wake(&self) -> Option<(Instant, Pnn)> {
-        let wake = |host: &Host| {
-            host.daemon
-                .as_ref()
-                .map(|d| (d.node.poll_timeout(self.now), host.pnn))
-        };
-        self.hosts.iter().filter_map(wake).min()
     }
 
     fn wake(&mut self, pnn: Pnn) {
         let now = self.now;
-        if let Some(daemon) = &mut self.host_mut(pnn).daemon {
+        let host = self.host_mut(pnn);
+        if let Some(daemon) = &mut host.daemon {
             daemon.node.handle_timeout(now);
-            self.carry_out(pnn);
         }
+        self.carry_out(pnn);
     }
 
-    fn carry_out(&mut self, pnn: Pnn) {
-        while let Some(effect) = self
-            .host_mut(pnn)
-            .daemon
-            .as_mut()
-            .and_then(|d| d.node.poll_effect())
-        {
-            self.do_one(pnn, effect);
-        }
-    }
-
-    fn do_one(&mut self, pnn: Pnn, effect: Effect) {
-        match effect {
-            Effect::OpenForBusiness => self.open(pnn),
-            Effect::SendPeer { to, packet } => self.send(pnn, to, packet),
-            Effect::DropPeer { pnn: peer, .. } => self.break_links(pnn, peer, "dropped"),
-            Effect::SendClient { to, packet } => {
-                if let Some(daemon) = &mut self.host_mut(pnn).daemon
-                    && let Some(inbox) = daemon.inbox.get_mut(&to)
-                {
-                    inbox.push(packet);
-                }
-            }
-            Effect::DropClient { client, .. } => {
-                if let Some(daemon) = &mut self.host_mut(pnn).daemon {
-                    daemon.inbox.remove(&client);
-                }
-            }
-            Effect::AwaitRoom { ticket, .. } => {
-                self.plan_input(pnn, WORK, Input::ClientHasRoom(ticket));
-            }
-            Effect::AwaitPeerRoom { ticket, .. } => {
-                self.plan_input(pnn, WORK, Input::PeerHasRoom(ticket));
-            }
-            Effect::Record(job) => self.record(pnn, job),
-            Effect::Db { ticket, db, op } => self.db(pnn, ticket, db, op),
-            Effect::RunEvent { ticket, .. } => {
-                let outcome = EventOutcome::Ok;
-                self.plan_input(pnn, WORK, Input::EventDone { ticket, outcome });
-            }
-            Effect::TakeClusterLock(attempt) => self.take_lock(pnn, attempt),
-            Effect::ReleaseClusterLock(_) => {
-                if self.lock_holder == Some(pnn) {
-                    self.lock_holder = None;
-                }
-            }
-            Effect::TestClusterLock { ticket, .. } => {
-                let outcome = match self.lock_holder {
-                    Some(_) => LockTest::Contention { seconds: 0.001 },
-                    None => LockTest::Taken,
-                };
-                self.plan_input(pnn, WORK, Input::ClusterLockTested { ticket, outcome });
-            }
-            Effect::Exit { reason, .. } => {
-                if let Some(daemon) = &mut self.host_mut(pnn).daemon {
-                    daemon.lost.push(reason);
-                }
-                self.kill(pnn);
-            }
-            // Nobody reloads the nodes list here.
-            Effect::ReadNodesList { .. }
-            | Effect::AddPeer { .. }
-            | Effect::RemovePeer { .. }
-            | Effect::CancelEvent { .. }
-            | Effect::Notify(_)
-            | Effect::SetDebugLevel(_) => {}
-        }
-    }
-
-    fn open(&mut self, pnn: Pnn) {
-        if let Some(daemon) = &mut self.host_mut(pnn).daemon {
-            daemon.open = true;
-        }
-        let life = self.host(pnn).life;
-        for other in self.pnns().filter(|other| *other != pnn) {
-            self.plan(
-                LATENCY,
-                Happening::Connect {
-                    from: pnn,
-                    to: other,
-                    life,
-                },
-            );
-        }
-    }
-
-    fn send(&mut self, from: Pnn, to: Pnn, packet: Packet) {
-        if !self.links.contains(&(from, to)) || self.cut.contains(&pair(from, to)) {
-            return;
-        }
-        let jitter = LATENCY.mul_f64(self.random.f64());
-        let earliest = self
-            .last_arrival
-            .get(&(from, to))
-            .copied()
-            .unwrap_or(self.now);
-        let at = (self.now + LATENCY + jitter).max(earliest);
-        self.last_arrival.insert((from, to), at);
-        self.plan(at - self.now, Happening::Arrival { from, to, packet });
-    }
-
-    fn record(&mut self, pnn: Pnn, job: RecordJob) {
+    /// Notes when the node wants to be woken.
+    fn set_wake(&mut self, pnn: Pnn) {
         let now = self.now;
         let host = self.host_mut(pnn);
-        let Some(daemon) = &mut host.daemon else {
-            return;
-        };
-        if host.disk.is_frozen(job.db) {
-            return daemon.held.push(job);
+        let daemon = host.daemon.as_ref().filter(|_| !host.paused);
+        let wake = daemon.map(|daemon| daemon.node.poll_timeout(now));
+        let old = std::mem::replace(&mut host.wake, wake);
+        if let Some(old) = old {
+            self.wakes.remove(&(old, pnn));
         }
-        let (db, key) = (job.db, job.key.clone());
-        let record = host.disk.record(db, &key).cloned();
-        let verdict = daemon.node.on_record(job, record, now);
-        host.disk.write(db, &key, verdict.write.clone());
-        daemon.node.conclude(verdict, now);
-    }
-
-    fn db(&mut self, pnn: Pnn, ticket: Ticket, db: DbId, op: DbOp) {
-        let thaws = op == DbOp::Thaw;
-        let answers = self.host_mut(pnn).disk.work(db, op);
-        for answer in answers {
-            self.plan_input(pnn, WORK, Input::Db { ticket, answer });
+        if let Some(wake) = wake {
+            self.wakes.insert((wake, pnn));
         }
-        if thaws && let Some(daemon) = &mut self.host_mut(pnn).daemon {
-            for job in std::mem::take(&mut daemon.held) {
-                self.record(pnn, job);
-            }
-        }
-    }
-
-    fn take_lock(&mut self, pnn: Pnn, attempt: LockAttempt) {
-        let event = match self.lock_holder {
-            Some(holder) if holder != pnn => ClusterLockEvent::Contention,
-            _ => {
-                self.lock_holder = Some(pnn);
-                ClusterLockEvent::Taken
-            }
-        };
-        let took = WORK;
-        self.plan_input(
-            pnn,
-            WORK,
-            Input::ClusterLock {
-                attempt,
-                event,
-                took,
-            },
-        );
     }
 }
 
-fn pair(a: Pnn, b: Pnn) -> (Pnn, Pnn) {
-    (a.min(b), a.max(b))
+impl Happening {
+    /// What it is and whom it concerns, for the hash of the run.
+    fn summary(&self) -> (u64, Pnn) {
+        match self {
+            Self::Input { to, .. } => (1, *to),
+            Self::Arrival { to, parcel, .. } => (2 + packet_summary(parcel), *to),
+            Self::Connect { to, .. } => (3, *to),
+            Self::LockAnswers { pnn, .. } => (4, *pnn),
+        }
+    }
 }
 
-fn addr(pnn: Pnn) -> SocketAddr {
-    let [.., high, low] = pnn.get().to_be_bytes();
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, high, low)), 4379)
+fn is_lock_loss(input: &Input) -> bool {
+    let lost = ClusterLockEvent::Lost;
+    matches!(input, Input::ClusterLock { event, .. } if *event == lost)
 }
 
-/// Data for tests: a key or a value.
-pub fn text(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
+fn packet_summary(parcel: &Parcel) -> u64 {
+    let Parcel::Packet { packet, .. } = parcel else {
+        return 0;
+    };
+    let opcode = match &packet.body {
+        Body::ReqControl(control) => u64::from(control.opcode.0),
+        body => u64::from(body.operation().raw()),
+    };
+    opcode << 4 ^ u64::from(packet.header.reqid.0) << 8
 }

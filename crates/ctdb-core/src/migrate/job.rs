@@ -26,6 +26,11 @@ pub struct RecordJob {
 }
 
 impl RecordJob {
+    /// Generation of the packet behind the job; `None` for work that began on this node.
+    pub fn generation(&self) -> Option<Generation> {
+        self.work.generation()
+    }
+
     /// Whether the job is worth waiting for the lock. If not, and the lock is taken or others are
     /// in line for the chain, the shell gives it to [`crate::Node::on_record_failed`] at once:
     /// vacuuming must not stand in anybody's way.

@@ -50,6 +50,7 @@ use crate::cluster::Cluster;
 use crate::database::{Database, Freeze};
 use crate::effect::{Effect, Ticket};
 use crate::input::Record;
+use crate::mutation::{self, Mutation};
 use crate::vacuum::{Queues, Vacuum};
 use hot_keys::HotKeys;
 use pending::{Fetches, Outcome, PendingCalls};
@@ -247,6 +248,7 @@ impl Migrator {
         if work
             .generation()
             .is_some_and(|generation| generation != database.generation)
+            && !mutation::is_on(Mutation::NoGenerationCheck)
         {
             debug!("Discarding previous generation lockwait packet");
             return view.leave(work.outdated());

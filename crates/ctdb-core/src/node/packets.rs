@@ -10,6 +10,7 @@ use ctdb_proto::{
 use tracing::{debug, warn};
 
 use super::Node;
+use crate::mutation::{self, Mutation};
 use crate::outstanding::{Asker, NoAnswer};
 use crate::waiting::Caller;
 
@@ -84,6 +85,9 @@ impl Node {
 
     /// Record packets of another generation, or for a banned node, are dropped (wire.md 1.2).
     fn accepts_records_of(&self, packet: &Packet) -> bool {
+        if mutation::is_on(Mutation::NoGenerationCheck) {
+            return true;
+        }
         if self.cluster.my_flags().contains(NodeFlags::BANNED) {
             debug!(
                 src = packet.header.src,
@@ -262,9 +266,13 @@ impl Node {
                 }
             }
             Asker::Recoverd(token) => self.recoverd_answered(token, answer, now),
-            Asker::Commit { db, serial } => {
+            Asker::Commit {
+                db,
+                serial,
+                is_member,
+            } => {
                 let stored = answer.is_ok_and(|reply| reply.status == 0);
-                self.commit_answered(db, serial, stored);
+                self.commit_answered(db, serial, stored || !is_member);
             }
             Asker::LeadersLock(ticket) => {
                 let lock = answer

@@ -19,6 +19,7 @@ pub use update::{UpdateRefused, merge_update};
 use crate::database::Commit;
 use crate::effect::{DbAnswer, DbOp, Effect, Ticket};
 use crate::input::DbFailure;
+use crate::mutation::{self, Mutation};
 use crate::node::Node;
 use crate::outstanding::Asker;
 use crate::waiting::{Caller, Waiting};
@@ -57,9 +58,14 @@ impl Node {
                 flags: ControlFlags::empty(),
                 data: records.clone(),
             };
-            let asker = Asker::Commit { db, serial };
+            let is_member = self.cluster.vnn_map.map.contains(&pnn);
+            let asker = Asker::Commit {
+                db,
+                serial,
+                is_member,
+            };
             if self.cluster.ask(asker, pnn, control, None, now).is_err() {
-                self.commit_answered(db, serial, false);
+                self.commit_answered(db, serial, !is_member);
             }
         }
     }
@@ -71,6 +77,11 @@ impl Node {
         }
         if caller.node != self.cluster.me || !self.clients.exists(caller.client) {
             return Some("not from a client of this node");
+        }
+        // The original goes on without it, and the node misses a commit that later ones build on.
+        let unreachable = |pnn: &Pnn| !self.cluster.is_connected(*pnn);
+        if self.cluster.vnn_map.map.iter().any(unreachable) {
+            return Some("a node of the vnn map cannot be reached");
         }
         let Some(database) = self.cluster.databases.get(&db) else {
             return Some("unknown database");
@@ -93,21 +104,15 @@ impl Node {
             .then_some("this client has a commit running")
     }
 
-    /// The nodes of the vnn map, and active ones outside of it, which the original forgets. Also
-    /// members that cannot be reached: the original leaves them out and reports success, but until
-    /// the cluster recovers they serve clients without the commit, and make others.
+    /// The nodes of the vnn map, and active ones outside of it, which the original forgets. Those
+    /// need not succeed: a node that waits to take part gets the database in a recovery.
     fn commit_targets(&self) -> Vec<Pnn> {
-        let members = &self.cluster.vnn_map.map;
-        let takes_part = |pnn: &Pnn| {
-            let flags = self
-                .cluster
+        let active = |pnn: &Pnn| {
+            self.cluster
                 .node(*pnn)
-                .map(|node| node.flags & NodeFlags::INACTIVE);
-            flags.is_some_and(|away| {
-                away.is_empty() || (away == NodeFlags::DISCONNECTED && members.contains(pnn))
-            })
+                .is_some_and(|n| !n.flags.intersects(NodeFlags::INACTIVE))
         };
-        self.cluster.pnns().filter(takes_part).collect()
+        self.cluster.pnns().filter(active).collect()
     }
 
     /// One node has written the records, or has not.
@@ -129,6 +134,9 @@ impl Node {
                 .force_recovery("a node could not store a commit");
         }
         commit.waiting_for = commit.waiting_for.saturating_sub(1);
+        if mutation::is_on(Mutation::LostCommit) {
+            commit.waiting_for = 0;
+        }
         if commit.waiting_for == 0 && !commit.failed {
             let caller = commit.caller;
             database.commit = None;
@@ -211,6 +219,11 @@ impl Node {
             return self
                 .migrator
                 .update_records(caller, records, &mut self.cluster);
+        }
+        if caller.generation != self.cluster.vnn_map.generation {
+            // Its nodes are not those that must have this commit. The original takes it.
+            tracing::warn!(node = %caller.node, %db, "refused a commit of another generation");
+            return self.answer_status(caller, -1);
         }
         let statistics = &mut self.cluster.statistics;
         statistics.childwrite_calls = statistics.childwrite_calls.wrapping_add(1);

@@ -13,13 +13,16 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use ctdb_proto::{DbFlags, DbId, DecodeError, Pnn, RecBuffer, RecordFlags, RecordHeader, ReqId};
 
+use crate::mutation::{self, Mutation};
+
 /// Whether a copy, with this header and from this node, wins over the one that is kept.
 /// Independent of the order in which they come.
 pub fn wins(new: (&RecordHeader, Pnn), kept: (&RecordHeader, Pnn), leader: Pnn) -> bool {
     let is_leaders = |header: &RecordHeader| header.dmaster() == Some(leader);
     let ((new, from), (kept, kept_from)) = (new, kept);
     if new.rsn != kept.rsn {
-        return new.rsn > kept.rsn;
+        let wins = new.rsn > kept.rsn;
+        return wins != mutation::is_on(Mutation::CollateKeepsLowerRsn);
     }
     match (is_leaders(new), is_leaders(kept)) {
         (false, true) => true,

@@ -13,6 +13,7 @@ use tracing::{error, warn};
 
 use crate::effect::Effect;
 use crate::explain::Banner;
+use crate::mutation::{self, Mutation};
 use crate::node::{Ban, Node};
 use crate::nodes_list::Purpose;
 use crate::waiting::Caller;
@@ -234,7 +235,8 @@ impl Node {
     }
 
     pub(crate) fn ban_over(&mut self, now: Instant) {
-        if self.ban.is_none_or(|ban| ban.until > now) {
+        let is_over = |ban: Ban| ban.until <= now || mutation::is_on(Mutation::BanForgotten);
+        if !self.ban.is_some_and(is_over) {
             return;
         }
         let databases = !self.cluster.databases.is_empty();

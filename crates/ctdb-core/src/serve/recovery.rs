@@ -75,6 +75,7 @@ impl Node {
 
     fn set_recmode(&mut self, caller: Caller, mode: RecMode, now: Instant) {
         if mode == self.cluster.rec_mode {
+            self.cluster.recover_again |= mode == RecMode::Active;
             info!("Recovery mode already set to {}", mode_name(mode));
             return self.answer_status(caller, 0);
         }
@@ -119,6 +120,10 @@ impl Node {
         self.times.drop_addresses = None;
         self.release_deferred_attaches(now);
         self.answer_status(caller, 0);
+        if self.cluster.recover_again {
+            self.cluster
+                .force_recovery("a reason came up while the last recovery ran");
+        }
         self.wake_recoverd(now);
     }
 
@@ -148,6 +153,7 @@ impl Node {
             return self.answer_status(caller, -1);
         }
         self.cluster.vnn_map = map;
+        self.cluster.recover_again = false;
         self.answer_status(caller, 0);
         self.wake_recoverd(now);
     }

@@ -107,7 +107,7 @@ impl Client {
                 Some(record) if !world.disk(self.pnn).is_frozen(db) => {
                     let old = record.data[..].try_into().map_or(0, u64::from_le_bytes);
                     let new = Bytes::copy_from_slice(&(old + 1).to_le_bytes());
-                    assert!(world.disk(self.pnn).client_write(db, key, new));
+                    assert!(world.disk_mut(self.pnn).client_write(db, key, new));
                     return old + 1;
                 }
                 _ => self.migrate(world, db, key),
