@@ -183,13 +183,14 @@ pub(crate) struct Table(Mutex<Vec<Row>>);
 struct Row {
     fault: &'static str,
     what: &'static str,
-    /// Seconds that the reference needs; `None` if it does not come to an end.
+    /// Seconds that the specification gives for the reference; `None` if it names none, or if the
+    /// reference does not come to an end.
     reference: Option<f64>,
     took: Option<Duration>,
 }
 
 impl Table {
-    /// `reference`: seconds in the table of `cluster.md` 13 or 10, `None` for "never".
+    /// `reference`: seconds in the tables of `cluster.md` 13 and 10.
     pub(crate) fn note(
         &self,
         fault: &'static str,
@@ -215,8 +216,9 @@ impl Table {
         let mut rows = self.rows();
         rows.sort_by_key(|row| row.fault);
         for row in rows.iter() {
-            let reference = shown(row.reference);
-            let took = shown(row.took.map(|took| took.as_secs_f64()));
+            let reference = row.reference.map_or("-".to_owned(), shown);
+            let took = row.took.map(|took| shown(took.as_secs_f64()));
+            let took = took.unwrap_or_else(|| "never".to_owned());
             let (fault, what) = (row.fault, row.what);
             writeln!(out, "| {fault} | {what} | {reference} | {took} |")?;
         }
@@ -242,8 +244,8 @@ impl Table {
     }
 }
 
-fn shown(seconds: Option<f64>) -> String {
-    seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.2} s"))
+fn shown(seconds: f64) -> String {
+    format!("{seconds:.2} s")
 }
 
 /// Other stories run at the same time.

@@ -3,7 +3,7 @@
 //! Times leave here as times since 1970: what was measured on the clock that cannot be set, counted
 //! back from now.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::Instant;
 
 use ctdb_proto::control::{Explanation, Statement, Topic};
@@ -12,6 +12,7 @@ use ctdb_proto::{NodeFlags, Pnn, TimeVal};
 use super::memory::RecoveryStory;
 use super::{Decision, What, Why};
 use crate::node::{Node, Times};
+use crate::recoverd::Recoverd;
 use crate::recovery::phases::Phase;
 
 /// How many decisions of the recovery daemon's part are told, and how many other things. The rest
@@ -52,6 +53,9 @@ impl Node {
         );
         if cluster.everything_is_frozen() && !cluster.databases.is_empty() {
             text.push_str(", all databases frozen");
+        }
+        if let Some(reason) = self.recoverd.as_ref().and_then(Recoverd::fenced) {
+            let _ = write!(text, ", records are blocked: {reason}");
         }
         let (me, started) = (Some(cluster.me), Times::to_wire(self.times.started()));
         say.at(Topic::STATE, me, started, TimeVal::ZERO, &text);

@@ -28,6 +28,11 @@ pub(crate) struct Fence {
 }
 
 impl Recoverd {
+    /// Why this node does not let records be used, unless it is inactive.
+    pub(crate) fn fenced(&self) -> Option<FenceReason> {
+        self.fence.reason
+    }
+
     pub(super) fn keep_fenced(&mut self, view: &View<'_>, now: Instant) {
         if view.my_flags().is_inactive() {
             self.election.reset_priority(self.clock.wall(now));
