@@ -24,6 +24,10 @@ const MISMATCHES_TOLERATED: u32 = 3;
 /// leaves when it hears another version from an older process, so it is heard first.
 const TICKS_TO_LISTEN: u32 = 2;
 
+/// Looks at each peer in a keepalive interval. The original looks once, so that it takes up to an
+/// interval longer to find a silent peer.
+const LOOKS: u32 = 5;
+
 /// Why a connection from a peer is closed again.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -49,9 +53,9 @@ pub(crate) struct MixedVersions;
 struct Link {
     outgoing: bool,
     incoming: bool,
-    /// Packets since the last keepalive tick.
+    /// Packets since the last look.
     received: u32,
-    /// Ticks in a row without a packet.
+    /// Looks in a row without a packet.
     silent: u32,
     /// Ticks since the peer was connected.
     ticks: u32,
@@ -76,7 +80,9 @@ pub(crate) struct Peers {
     links: Vec<Link>,
     presented: Presented,
     started: Instant,
-    next_tick: Option<Instant>,
+    next_look: Option<Instant>,
+    /// Looks since the last keepalive.
+    looks: u32,
     /// In place of the tunable `KeepaliveInterval`.
     interval: Option<Duration>,
 }
@@ -93,7 +99,8 @@ impl Peers {
             links: vec![Link::default(); config.nodes.len()],
             presented,
             started,
-            next_tick: None,
+            next_look: None,
+            looks: 0,
             interval: config.keepalive_interval,
         }
     }
@@ -105,7 +112,7 @@ impl Peers {
 
     /// Starts the keepalives; done once the `setup` event has run.
     pub(crate) fn start_keepalives(&mut self, cluster: &Cluster, now: Instant) {
-        self.next_tick = Some(now + self.interval(cluster));
+        self.next_look = Some(now + self.interval(cluster) / LOOKS);
     }
 
     /// Version that the peer presented last.
@@ -250,7 +257,7 @@ impl Peers {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.next_tick
+        self.next_look
     }
 
     /// Sends the keepalives that are due, and finds the peers that are silent for too long.
@@ -260,49 +267,56 @@ impl Peers {
         cluster: &mut Cluster,
         now: Instant,
     ) -> Vec<(Pnn, u32)> {
-        let Some(due) = self.next_tick.filter(|due| *due <= now) else {
+        let Some(due) = self.next_look.filter(|due| *due <= now) else {
             return Vec::new();
         };
-        let interval = self.interval(cluster);
-        let next = due + interval;
-        // After a long sleep: one tick now, not all that were missed.
-        self.next_tick = Some(if next > now { next } else { now + interval });
+        let pause = self.interval(cluster) / LOOKS;
+        let next = due + pause;
+        // After a long sleep: one look now, not all that were missed.
+        self.next_look = Some(if next > now { next } else { now + pause });
+        self.looks = (self.looks + 1) % LOOKS;
         let mut dead = Vec::new();
         let me = cluster.me;
         for pnn in cluster.pnns().filter(|pnn| *pnn != me) {
-            if let Some(intervals) = self.tick_one(pnn, cluster, now) {
+            if !cluster.is_connected(pnn) {
+                continue;
+            }
+            if let Some(intervals) = self.find_silent(pnn, cluster) {
                 dead.push((pnn, intervals));
+            } else if self.looks == 0 {
+                self.tick_one(pnn, cluster, now);
             }
         }
         dead
     }
 
-    /// One peer at a keepalive tick; if it is dead, for how many intervals it was silent
-    /// (cluster.md 3.2).
-    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) -> Option<u32> {
+    /// Looks at a peer; if it is dead, for how many intervals it was silent (cluster.md 3.2).
+    fn find_silent(&mut self, pnn: Pnn, cluster: &mut Cluster) -> Option<u32> {
         let link = self.links.get_mut(pnn.index())?;
-        if !cluster.is_connected(pnn) {
-            return None;
-        }
         link.silent = if link.received == 0 {
             link.silent + 1
         } else {
             0
         };
         link.received = 0;
-        link.ticks = link.ticks.saturating_add(1);
-        let is_dead = link.silent >= cluster.tunables.get(Tunable::KeepaliveLimit).max(1);
-        if is_dead {
-            warn!("dead count reached for node {pnn}");
-            let intervals = link.silent;
-            let reason = PeerLoss::Silent { intervals };
-            cluster.effect(Effect::DropPeer { pnn, reason });
-            return Some(intervals);
+        let intervals = link.silent / LOOKS;
+        if intervals < cluster.tunables.get(Tunable::KeepaliveLimit).max(1) {
+            return None;
+        }
+        warn!("dead count reached for node {pnn}");
+        let reason = PeerLoss::Silent { intervals };
+        cluster.effect(Effect::DropPeer { pnn, reason });
+        Some(intervals)
+    }
+
+    /// A keepalive is due.
+    fn tick_one(&mut self, pnn: Pnn, cluster: &mut Cluster, now: Instant) {
+        if let Some(link) = self.links.get_mut(pnn.index()) {
+            link.ticks = link.ticks.saturating_add(1);
         }
         if self.may_speak(pnn) {
             self.send_keepalive(pnn, cluster, now);
         }
-        None
     }
 
     fn interval(&self, cluster: &Cluster) -> Duration {
