@@ -198,6 +198,15 @@ impl Node {
             error!("SET_BAN_STATE control for PNN {} ignored", ban.pnn);
             return self.answer_status(caller, -1);
         }
+        let by = if caller.client == ClientId::NONE {
+            Banner::Leader(caller.node)
+        } else {
+            Banner::Client(caller.node)
+        };
+        if self.keeps_ban(by) {
+            warn!("Another ban of this node stays: somebody asked for it");
+            return self.answer_status(caller, 0);
+        }
         if ban.time.is_zero() {
             error!("Unbanning this node");
             self.ban = None;
@@ -208,13 +217,15 @@ impl Node {
             error!("Bans are disabled - ignoring ban of node {}", ban.pnn);
             return self.answer_status(caller, 0);
         }
-        let by = if caller.client == ClientId::NONE {
-            Banner::Leader(caller.node)
-        } else {
-            Banner::Client(caller.node)
-        };
         self.ban_for(ban.time, by, now);
         self.answer_status(caller, 0);
+    }
+
+    /// A leader of our kind excludes a node for a short time, and takes it back: that changes nothing
+    /// about the ban of an administrator.
+    fn keeps_ban(&self, by: Banner) -> bool {
+        let asked_for = |ban: Ban| matches!(ban.by, Banner::Client(_));
+        matches!(by, Banner::Leader(_)) && self.ban.is_some_and(asked_for)
     }
 
     fn ban_for(&mut self, length: Duration, by: Banner, now: Instant) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ctdb_conf::Tunable;
-use ctdb_proto::control::{Request, TransDb};
+use ctdb_proto::control::{BanState, Request, TransDb};
 use ctdb_proto::{
     Body, ClientId, ControlFlags, DbFlags, DbId, DbStatistics, DbidEntry, DbidMap, Dest,
     Generation, Header, NodeFlags, Opcode, Packet, Pnn, RecBuffer, RecMode, RecordFlags,
@@ -527,4 +527,22 @@ fn who_asks_for_a_dump_of_memory_gets_a_text_where_he_wants_it() {
     f.peer_sends(1, message(encoded(&nowhere)));
     f.peer_sends(1, message(Bytes::from_static(b"short")));
     assert!(f.effects.is_empty());
+}
+
+#[test]
+fn a_leader_neither_changes_nor_ends_the_ban_of_an_administrator() {
+    let mut t = Fixture::new();
+    let ban = |seconds| {
+        let time = Duration::from_secs(seconds);
+        Request::SetBanState(BanState { pnn: pnn(0), time })
+    };
+    let banned_for = |t: &Fixture| t.node.ban.map(|ban| ban.length.as_secs());
+    t.peer_asks(1, &ban(20), ControlFlags::empty());
+    assert_eq!(t.ask(&ban(300)), Some(0));
+    for seconds in [30, 600, 0] {
+        t.peer_asks(1, &ban(seconds), ControlFlags::empty());
+        assert_eq!(banned_for(&t), Some(300), "{seconds}");
+    }
+    assert_eq!(t.ask(&ban(0)), Some(0));
+    assert_eq!(banned_for(&t), None);
 }
