@@ -72,7 +72,12 @@ fn a_list_that_cannot_be_read_changes_nothing() -> TestResult {
 fn options() -> Options {
     let mut options = TestCluster::options();
     options.nodes = 4;
-    options.tunables.push(("RerecoveryTimeout", 1));
+    options.tunables = vec![
+        ("RerecoveryTimeout", 1),
+        // What was deleted must have left all files in the end.
+        ("VacuumInterval", 1),
+        ("VacuumFastPathCount", 3),
+    ];
     options
 }
 
