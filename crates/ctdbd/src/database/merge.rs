@@ -18,7 +18,7 @@ use std::sync::{Arc, mpsc};
 use bytes::Bytes;
 use ctdb_core::collate::{pushed_header, wins};
 use ctdb_core::{DbAnswer, Ticket};
-use ctdb_proto::{DbFlags, DbId, Pnn, RecBuffer, RecordHeader, ReqId, Wire};
+use ctdb_proto::{DbFlags, DbId, Pnn, RecBuffer, RecBufferBuilder, RecordHeader, ReqId, Wire};
 use nix::fcntl::OFlag;
 use tdb::Db;
 
@@ -232,8 +232,13 @@ impl Copies {
         rules: MergeRules,
         mut emit: impl FnMut(Bytes) -> bool,
     ) -> Result<u32, String> {
-        let (mut count, mut batches) = (0, 0);
+        let mut count = 0;
         let mut open = RecBuffer::builder(id);
+        let mut close = |open: &mut RecBufferBuilder| {
+            let full = std::mem::replace(open, RecBuffer::builder(id));
+            let goes_on = emit(full.finish().to_bytes());
+            goes_on.then_some(()).ok_or("merging was stopped")
+        };
         for number in 0..self.parts.len() {
             let bytes = self.take_part(number).map_err(|error| error.to_string())?;
             let mut copies: Vec<Copy<'_>> = CopyIter { rest: &bytes }.collect();
@@ -243,19 +248,18 @@ impl Copies {
                     continue;
                 };
                 let header = pushed_header(header, rules.flags, rules.leader);
+                if !open.has_room_for(key.len(), RecordHeader::MIN_LEN + data.len()) {
+                    close(&mut open)?;
+                }
                 open.push_record(ReqId(0), key, &header, data);
                 count += 1;
                 if open.wire_len() > rules.batch_limit {
-                    let full = std::mem::replace(&mut open, RecBuffer::builder(id));
-                    batches += 1;
-                    if !emit(full.finish().to_bytes()) {
-                        return Err("merging was stopped".to_owned());
-                    }
+                    close(&mut open)?;
                 }
             }
         }
-        if (open.count() > 0 || batches == 0) && !emit(open.finish().to_bytes()) {
-            return Err("merging was stopped".to_owned());
+        if open.count() > 0 || count == 0 {
+            close(&mut open)?;
         }
         Ok(count)
     }
