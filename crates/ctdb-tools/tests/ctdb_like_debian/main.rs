@@ -340,9 +340,17 @@ fn comparable(output: &CommandOutput) -> (Option<i32>, String, String) {
     } else if output.stdout.starts_with("key(") {
         sorted_records(&output.stdout)
     } else {
-        output.stdout.clone()
+        without_our_own_command(&output.stdout)
     };
     (output.status, stdout, output.stderr.clone())
+}
+
+/// The list of commands without the one that the original does not have.
+fn without_our_own_command(text: &str) -> String {
+    let lines = text.split_inclusive('\n');
+    lines
+        .filter(|line| !line.starts_with("  explain "))
+        .collect()
 }
 
 /// Each recovery chooses another one.
