@@ -47,7 +47,7 @@ pub enum RecoverdEffect {
     /// Send a message; a copy for the own node comes back as an input, on a later turn.
     Message { to: Dest, srvid: Srvid, data: Bytes },
     /// Work on the merge of a database: one of the `Merge` operations of
-    /// [`DbOp`](crate::effect::DbOp). What it reads is handed in as
+    /// [`DbOp`]. What it reads is handed in as
     /// [`RecoverdInput::Merged`](crate::recoverd::RecoverdInput::Merged), its end as a reply.
     Merge { token: Token, db: DbId, op: DbOp },
     /// Let the merge whose reading has this token read one more batch.
