@@ -18,6 +18,7 @@ mod open_files;
 mod programs;
 mod samba;
 mod smb_session;
+mod sniffer;
 mod status;
 mod torture;
 mod watch;
@@ -34,6 +35,7 @@ pub use programs::{
 };
 pub use samba::Samba;
 pub use smb_session::SmbSession;
+pub use sniffer::Sniffer;
 pub use status::Status;
 pub use torture::{Benchmark, Torture};
 pub use watch::{View, Watch, agree};
