@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ctdb_tools::local_cluster::{Cluster, Node, Options, temporary_folder, wait_until};
@@ -174,6 +175,20 @@ impl TestCluster {
         );
     }
 
+    /// Where `CTDB_E2E_LOGS` names a folder, the whole logs go there.
+    fn keep_logs(cluster: &Cluster) -> TestResult {
+        let Some(folder) = std::env::var_os("CTDB_E2E_LOGS").map(PathBuf::from) else {
+            return Ok(());
+        };
+        for node in cluster.nodes() {
+            fs::copy(
+                node.log(),
+                folder.join(format!("log.ctdb.{}", node.address())),
+            )?;
+        }
+        Ok(())
+    }
+
     fn show_logs(cluster: &Cluster) {
         for node in cluster.nodes() {
             let log = fs::read(node.log()).unwrap_or_default();
@@ -218,6 +233,9 @@ impl Drop for TestCluster {
         };
         if std::thread::panicking() {
             Self::show_logs(&cluster);
+            if let Err(error) = Self::keep_logs(&cluster) {
+                eprintln!("the logs could not be kept: {error}");
+            }
         }
         if let Err(error) = cluster.remove() {
             eprintln!("the cluster could not be removed: {error}");
