@@ -229,19 +229,6 @@ impl Event {
             Self::IpReallocated => "ipreallocated",
         }
     }
-
-    /// Whether the event may run while the recovery mode is ACTIVE (events.md 1.11).
-    pub const fn runs_in_recovery(&self) -> bool {
-        matches!(
-            self,
-            Self::Init
-                | Self::Setup
-                | Self::StartRecovery
-                | Self::Shutdown
-                | Self::StartIpReallocate
-                | Self::IpReallocated
-        )
-    }
 }
 
 /// How a run of the event scripts ended.

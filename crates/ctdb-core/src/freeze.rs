@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
-use ctdb_proto::DbId;
+use ctdb_proto::{ClientId, DbId, Dest, Generation, Pnn, RecMode, Srvid, VnnMap};
 
 use crate::cluster::Cluster;
 use crate::database::Freeze;
 use crate::effect::{DbOp, Effect, Ticket};
 use crate::node::Node;
+use crate::serve::encoded;
 use crate::waiting::{Caller, Waiting};
 
 /// Who waits for which freeze.
@@ -22,6 +23,8 @@ pub(crate) struct Freezes {
     everything: Vec<FreezeAll>,
     /// FREEZE was asked for since the last thaw of everything.
     frozen_all: bool,
+    /// And this node asked for it, because others may go on without it.
+    on_suspicion: bool,
 }
 
 #[derive(Debug)]
@@ -56,8 +59,12 @@ impl Node {
     }
 
     /// FREEZE: everything, because the node became inactive or somebody asked for it. The volatile
-    /// records must not enter the next recovery.
+    /// records must not enter the next recovery, for others work with theirs: except when this node
+    /// only suspects that, see [`Self::recovered_without`].
     pub(crate) fn freeze_all(&mut self, caller: Option<Caller>, now: Instant) {
+        let me = self.cluster.me;
+        let by_itself = caller.is_some_and(|c| c.node == me && c.client == ClientId::NONE);
+        let on_suspicion = by_itself && !self.cluster.is_inactive();
         tracing::error!(
             "{}",
             if self.freezes.frozen_all {
@@ -67,9 +74,10 @@ impl Node {
             }
         );
         self.freezes.frozen_all = true;
+        self.freezes.on_suspicion = on_suspicion;
         let mut missing = BTreeSet::new();
         for db in self.cluster.databases.values_mut() {
-            if db.is_volatile() {
+            if db.is_volatile() && !on_suspicion {
                 db.invalid_records = true;
             }
             if !db.is_frozen() {
@@ -85,6 +93,53 @@ impl Node {
             failed: false,
         });
         self.finish_freezes_of_everything();
+    }
+
+    /// Another node has completed a recovery without this one. What this node suspected when it
+    /// froze its databases is true: they are outdated.
+    ///
+    /// Nobody tells that in a cluster of the original's daemons. There, and here if nobody could
+    /// tell, the higher rsn of two copies decides.
+    pub(crate) fn recovered_without(&mut self, teller: Pnn, generation: Generation) {
+        if !self.freezes.on_suspicion {
+            return;
+        }
+        let outdated = self.cluster.databases.values_mut().filter(|db| {
+            db.is_volatile()
+                && db.freeze != Freeze::None
+                && db.generation != generation
+                && !db.invalid_records
+        });
+        for db in outdated {
+            tracing::warn!(
+                "Records of {} are outdated: node {teller} has recovered without this node",
+                db.name
+            );
+            db.invalid_records = true;
+        }
+    }
+
+    /// Tells a node that is no member of the last recovery that there was one. (A node that cannot
+    /// be lmaster is told of each, and knows that it took part.)
+    pub(crate) fn tell_of_recovery(&mut self, to: Pnn) {
+        let VnnMap { generation, map } = &self.cluster.vnn_map;
+        let is_told = *generation != Generation::INVALID
+            && self.cluster.rec_mode == RecMode::Normal
+            && !map.contains(&to);
+        if is_told {
+            let data = encoded(generation);
+            let to = Dest::Node(to);
+            self.cluster.send_message(to, Srvid::RECOVERED, &data);
+        }
+    }
+
+    pub(crate) fn tell_others_of_recovery(&mut self) {
+        let me = self.cluster.me;
+        for pnn in self.cluster.broadcast_targets(Dest::Connected) {
+            if pnn != me {
+                self.tell_of_recovery(pnn);
+            }
+        }
     }
 
     pub(crate) fn start_freeze(&mut self, db: DbId, now: Instant) {
@@ -207,6 +262,7 @@ impl Node {
         if !std::mem::take(&mut self.freezes.frozen_all) {
             return;
         }
+        self.freezes.on_suspicion = false;
         tracing::error!("Thawing all");
         let databases: Vec<_> = self.cluster.databases.keys().copied().collect();
         for db in databases {

@@ -50,3 +50,6 @@ pub use node::Node;
 pub use peers::Refusal;
 pub use recoverd::LockAttempt;
 pub use recovery::collate;
+
+/// Targets of what those parts log that are programs of their own in the original (cluster.md 11).
+pub const LOG_TARGETS: [&str; 3] = [recoverd::LOG, recovery::LOG, takeover::LOG];

@@ -12,6 +12,7 @@
 mod lifecycle;
 mod packets;
 mod recovery_side;
+mod startup_wait;
 mod timers;
 
 use std::collections::{BTreeSet, HashMap};
@@ -310,6 +311,7 @@ impl Node {
             PeerChange::Connected => {
                 self.memory.peer_connected(pnn, now);
                 self.repair_what_was_lost(pnn);
+                self.tell_of_recovery(pnn);
                 self.wake_recoverd(now);
             }
             PeerChange::Disconnected => {
@@ -317,11 +319,16 @@ impl Node {
                     self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
                 }
                 self.stop_pulls(|caller, _| caller.node == pnn);
-                self.traverses
-                    .node_gone(pnn, &self.clients, &mut self.cluster);
+                self.share_of_traverses_is_lost(pnn);
                 self.wake_recoverd(now);
             }
         }
+    }
+
+    /// The node will send no more records to traverses: it is gone, or its databases are frozen.
+    pub(crate) fn share_of_traverses_is_lost(&mut self, pnn: Pnn) {
+        self.traverses
+            .node_gone(pnn, &self.clients, &mut self.cluster);
     }
 
     /// A member of the cluster could not be reached for a part of this generation: the leader
@@ -353,6 +360,7 @@ impl Node {
         }
         self.cluster.force_recovery("node became inactive");
         self.freeze_all(None, now);
+        self.share_of_traverses_is_lost(self.cluster.me);
         self.wake_recoverd(now);
     }
 

@@ -10,7 +10,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use crate::text::{decode_cstr, encode_cstr};
 use crate::wire::{decode_exact, take_bytes, to_u32, wire_fields};
 use crate::{
-    DbId, DecodeError, NodeFlagChange, NodeFlags, Pnn, PublicIp, RecBuffer, Srvid, TimeVal, Wire,
+    DbId, DecodeError, Generation, NodeFlagChange, NodeFlags, Pnn, PublicIp, RecBuffer, Srvid,
+    TimeVal, Wire,
 };
 
 /// A message. Nobody answers it (`wire.md 3.4`).
@@ -143,6 +144,7 @@ messages! {
         LEADER => Leader(Option<Pnn>) by tail,
         LEADER_QUERY => LeaderQuery(Pnn) by exact,
         LEADER_OPINION => LeaderOpinion(LeaderOpinion) by exact,
+        RECOVERED => Recovered(Generation) by exact,
         SET_NODE_FLAGS => SetNodeFlags(NodeFlagChange) by exact,
         RECD_UPDATE_IP => RecdUpdateIp(PublicIp) by exact,
         VACUUM_FETCH => VacuumFetch(RecBuffer) by tail,

@@ -262,6 +262,8 @@ impl Srvid {
     pub const LEADER_QUERY: Self = Self(0xF102_0000_0000_0000);
     /// The answer to [`Self::LEADER_QUERY`].
     pub const LEADER_OPINION: Self = Self(0xF103_0000_0000_0000);
+    /// A node has completed a recovery in which the addressee is no lmaster. Ours only.
+    pub const RECOVERED: Self = Self(0xF106_0000_0000_0000);
     /// A recovery has ended.
     pub const RECONFIGURE: Self = Self(0xF200_0000_0000_0000);
     /// A public address has left this node.

@@ -8,16 +8,17 @@
 //! | `done`   | answers to what the core task itself asked for   | never: one for each ask |
 //! | `urgent` | keepalives, controls, the daemons' own messages  | the reader waits        |
 //! | `data`   | what threads read out of whole databases         | the thread waits        |
-//! | `work`   | calls, record migration, messages of clients     | the reader waits        |
+//! | `work`   | calls, record migration, records that are sent, messages of clients | the reader waits |
 //!
 //! A reader that waits stops reading its socket, so the sender feels it. Within a lane the packets
-//! of one connection keep their order. Between lanes nothing of a peer depends on the order; the
-//! packets of a client always keep theirs, see [`ClientOrder`].
+//! of one connection keep their order. Between lanes nothing of a peer depends on the order: what
+//! is about single records is all in one, so that a revoke stays behind the copy that it revokes.
+//! The packets of a client always keep their order, see [`ClientOrder`].
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ctdb_proto::{Body, Packet, Srvid};
+use ctdb_proto::{Body, Opcode, Packet, Srvid};
 use tokio::sync::mpsc;
 
 use crate::event::ShellEvent;
@@ -127,6 +128,7 @@ impl Lane {
     /// controls around them, so they take the lane of the controls.
     pub(crate) fn of_peer(packet: &Packet) -> Self {
         match &packet.body {
+            Body::ReqControl(control) if control.opcode == Opcode::UPDATE_RECORD => Self::Work,
             Body::ReqKeepalive(_) | Body::ReqControl(_) | Body::ReplyControl(_) => Self::Urgent,
             Body::ReqMessage(message) if goes_with_controls(message.srvid) => Self::Urgent,
             _ => Self::Work,
@@ -181,7 +183,7 @@ impl Drop for InWorkLane {
 mod tests {
     use bytes::Bytes;
     use ctdb_proto::{
-        ClientId, ControlFlags, Generation, Header, Opcode, ReqControl, ReqId, ReqMessage,
+        ClientId, ControlFlags, Generation, Header, ReplyCall, ReqControl, ReqId, ReqMessage,
     };
 
     use super::*;
@@ -197,8 +199,12 @@ mod tests {
     }
 
     fn control() -> Packet {
+        control_of(Opcode::PING)
+    }
+
+    fn control_of(opcode: Opcode) -> Packet {
         packet(Body::ReqControl(ReqControl {
-            opcode: Opcode::PING,
+            opcode,
             srvid: Srvid(0),
             client_id: ClientId::NONE,
             flags: ControlFlags::empty(),
@@ -227,6 +233,20 @@ mod tests {
         );
         assert_eq!(Lane::of_peer(&message(Srvid(4711))), Lane::Work);
         assert_eq!(Lane::of_peer(&control()), Lane::Urgent);
+    }
+
+    /// A read-only copy comes with a `REPLY_CALL`, and is revoked with `UPDATE_RECORD`: if that came
+    /// first, the copy would stay for ever.
+    #[test]
+    fn a_revoke_does_not_overtake_the_copy() {
+        let copy = packet(Body::ReplyCall(ReplyCall {
+            status: 0,
+            data: Bytes::new(),
+        }));
+        assert_eq!(
+            Lane::of_peer(&control_of(Opcode::UPDATE_RECORD)),
+            Lane::of_peer(&copy)
+        );
     }
 
     #[test]

@@ -32,7 +32,7 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use lines::Lines;
-use sink::Sink;
+use sink::{PROGRAM, Sink};
 
 /// Handle on the log of this process, for what may change while it runs.
 #[derive(Clone)]
@@ -140,6 +140,15 @@ fn level_of(level: Level) -> LogLevel {
     }
 }
 
+/// The name in front of a line. Parts of the daemon that are programs of their own in the original
+/// have their names as targets, so that who looks for `ctdb-recoverd[` finds it (cluster.md 11).
+fn program_of(target: &str) -> &'static str {
+    let part = ctdb_core::LOG_TARGETS
+        .into_iter()
+        .find(|part| *part == target);
+    part.unwrap_or(PROGRAM)
+}
+
 /// Turns an event into the text of one line, without header and newline.
 struct LineFormat;
 
@@ -173,6 +182,7 @@ struct LineWriter(Arc<Lines>);
 
 struct LevelWriter<'a> {
     lines: &'a Lines,
+    program: &'static str,
     level: LogLevel,
 }
 
@@ -182,6 +192,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
     fn make_writer(&'a self) -> Self::Writer {
         LevelWriter {
             lines: &self.0,
+            program: PROGRAM,
             level: LogLevel::ERROR,
         }
     }
@@ -189,6 +200,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
     fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
         LevelWriter {
             lines: &self.0,
+            program: program_of(meta.target()),
             level: level_of(*meta.level()),
         }
     }
@@ -196,7 +208,7 @@ impl<'a> MakeWriter<'a> for LineWriter {
 
 impl Write for LevelWriter<'_> {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.lines.add(self.level, text);
+        self.lines.add(self.program, self.level, text);
         Ok(text.len())
     }
 

@@ -85,6 +85,11 @@ impl Error {
         }
     }
 
+    /// Whether the content of the file is wrong.
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::OutOfBounds { .. })
+    }
+
     /// For `map_err`: wraps what the operating system said.
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
@@ -152,6 +157,24 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether it is the content of the file that is wrong. If not, the same file may be opened at
+    /// another time: by somebody with the rights to, or when there is memory again.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::NotTdb
+            | Self::Version(_)
+            | Self::FormatMarker(_)
+            | Self::NoBuckets
+            | Self::Features(_)
+            | Self::MutexSize { .. }
+            | Self::UnknownHash
+            | Self::TooLarge(_)
+            | Self::HashSize { .. } => true,
+            Self::Recovery(error) | Self::Access(error) => error.is_damage(),
+            Self::Invalid(_) | Self::UsesMutexes | Self::Io { .. } => false,
+        }
+    }
+
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }

@@ -11,6 +11,7 @@ use ctdb_proto::{
 };
 
 use super::Node;
+use super::startup_wait::StartupWait;
 use crate::effect::{DbOp, Effect, Event, EventOutcome, Notification, Ticket};
 use crate::monitor::Health;
 use crate::recoverd::Recoverd;
@@ -35,6 +36,7 @@ pub(crate) struct Times {
     /// Earliest next try of the `startup` event, after a failed one.
     pub(crate) startup_retry: Option<Instant>,
     pub(crate) startup_running: bool,
+    pub(super) startup_wait: StartupWait,
     /// Generation whose persistent databases were found healthy.
     pub(crate) health_checked: Option<Generation>,
     /// When all addresses are given up, if the recovery has not ended by then.
@@ -52,6 +54,7 @@ impl Times {
             last_recovery: None,
             startup_retry: None,
             startup_running: false,
+            startup_wait: StartupWait::default(),
             health_checked: None,
             drop_addresses: None,
             seqnum_tick: None,
@@ -215,6 +218,9 @@ impl Node {
     }
 
     fn setup_done(&mut self, outcome: EventOutcome, now: Instant) {
+        if self.cluster.run_state == RunState::Shutdown {
+            return;
+        }
         if outcome != EventOutcome::Ok {
             return self.fail("Failed to run setup event");
         }
@@ -290,6 +296,9 @@ impl Node {
 
     fn startup_done(&mut self, outcome: EventOutcome, now: Instant) {
         self.times.startup_running = false;
+        if self.cluster.run_state == RunState::Shutdown {
+            return;
+        }
         if outcome != EventOutcome::Ok {
             tracing::error!("startup event failed");
             self.times.startup_retry = Some(now + STARTUP_RETRY);
@@ -419,7 +428,14 @@ impl Node {
             self.run_event(Event::StartRecovery, Waiting::StartRecovery { caller });
         } else {
             tracing::error!("Recovery has finished");
+            if self.is_in_recovery() {
+                // Another one has been asked for since, and ends what this one would have (events.md
+                // 1.11). That is no failure of this node, for which the leader would blame it.
+                tracing::error!("Refusing to run event 'recovered' while in recovery");
+                return self.answer_status(caller, 0);
+            }
             self.end_open_commits();
+            self.tell_others_of_recovery();
             self.ask_for_db_flags(now);
             self.run_event(Event::Recovered, Waiting::EndRecovery { caller });
         }

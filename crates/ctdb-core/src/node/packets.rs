@@ -4,8 +4,8 @@
 use std::time::Instant;
 
 use ctdb_proto::{
-    Body, ClientId, ControlFlags, DbId, Dest, NodeFlags, Opcode, Packet, Pnn, ReplyControl,
-    ReqControl, ReqId, ReqMessage, ReqTunnel, Srvid, Wire,
+    Body, ClientId, ControlFlags, DbId, Dest, Message, NodeFlags, Opcode, Packet, Pnn,
+    ReplyControl, ReqControl, ReqId, ReqMessage, ReqTunnel, Srvid, Wire,
 };
 use tracing::{debug, warn};
 
@@ -129,7 +129,17 @@ impl Node {
         }
         self.message_to_recoverd(src, message, now);
         self.pushed_records(message);
+        if message.srvid == Srvid::RECOVERED {
+            self.told_of_recovery(src, message);
+        }
         self.clients.deliver(message, &mut self.cluster);
+    }
+
+    fn told_of_recovery(&mut self, teller: Pnn, message: &ReqMessage) {
+        match Message::from_message(message) {
+            Ok(Message::Recovered(generation)) => self.recovered_without(teller, generation),
+            other => debug!(node = %teller, ?other, "message ignored"),
+        }
     }
 
     pub(super) fn client_packet(&mut self, client: ClientId, packet: Packet, now: Instant) {

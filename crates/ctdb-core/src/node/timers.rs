@@ -53,6 +53,7 @@ impl Node {
         self.announce_seqnums(now);
         self.drop_addresses_when_due(now);
         self.monitor_when_due(now);
+        self.report_startup_wait(now);
         self.end_statistics_interval(now);
         self.wake_recoverd(now);
     }

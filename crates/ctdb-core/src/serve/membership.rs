@@ -162,6 +162,9 @@ impl Node {
         let old = node.flags;
         let new = change.new_flags & !NodeFlags::DISCONNECTED;
         node.flags = new;
+        if new.is_inactive() && !old.is_inactive() {
+            self.share_of_traverses_is_lost(pnn);
+        }
         if new != old {
             warn!(
                 "Node {pnn} has changed flags - {:#x} -> {:#x}",

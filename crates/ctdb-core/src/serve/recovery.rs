@@ -88,7 +88,6 @@ impl Node {
         if self.has_inconsistent_generation() {
             return self.answer_status(caller, -1);
         }
-        self.thaw_all_if_frozen(now);
         if self.config.cluster_lock.is_none() {
             return self.recovery_mode_normal(caller, now);
         }
@@ -116,6 +115,7 @@ impl Node {
 
     /// The recovery is over as far as clients are concerned.
     pub(crate) fn recovery_mode_normal(&mut self, caller: Caller, now: Instant) {
+        self.thaw_all_if_frozen(now);
         self.cluster.rec_mode = RecMode::Normal;
         self.times.drop_addresses = None;
         self.release_deferred_attaches(now);
@@ -159,10 +159,18 @@ impl Node {
     }
 
     /// `START_RECOVERY`: a node with another cluster lock than the leader must not take part. The
-    /// original asks the leader; the question needs an answer before the event runs.
+    /// original asks the leader; the question needs an answer before the event runs. Whoever leads
+    /// himself has nobody to compare with: of two, the intruder must not make him leave.
     fn start_recovery(&mut self, caller: Caller, now: Instant) {
         if caller.node == self.cluster.me {
             return self.run_recovery_event(caller, true, now);
+        }
+        if self.leads() {
+            warn!(
+                "refused a recovery of node {}: this node leads",
+                caller.node
+            );
+            return self.answer_status(caller, -1);
         }
         self.compare_cluster_lock(caller, now);
     }

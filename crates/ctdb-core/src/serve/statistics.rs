@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use ctdb_conf::Tunable;
 use ctdb_proto::control::Request;
 use ctdb_proto::{
-    DbId, DbStatistics, LockStatistics, Message, RecMode, ReplyControl, ReqMessage, SrvidMessage,
-    Statistics, StatisticsList, Uptime,
+    DbId, DbStatistics, HotKey, LockStatistics, Message, RecMode, ReplyControl, ReqMessage,
+    SrvidMessage, Statistics, StatisticsList, Uptime,
 };
 use tracing::warn;
 
@@ -152,8 +152,10 @@ impl Node {
         self.migrator.reset_hot_keys();
     }
 
+    /// All slots for hot keys are sent, also the unused ones (data-plane.md 5.3).
     pub(super) fn database_statistics(&self, database: &Database) -> DbStatistics {
-        let hot_keys = self.migrator.hot_keys(database.id);
+        let mut hot_keys = self.migrator.hot_keys(database.id);
+        hot_keys.resize_with(DbStatistics::HOT_KEYS, HotKey::default);
         DbStatistics {
             hot_keys,
             ..database.statistics.clone()

@@ -1,6 +1,8 @@
 //! A whole node and what its clients and peers ask of it, above all what is the end of the original
 //! or what it never answers (data-plane.md 14).
 
+mod suspicion;
+
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;

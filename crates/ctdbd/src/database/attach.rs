@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ctdb_core::{DbAnswer, DbFailure};
 use ctdb_proto::{DbFlags, Pnn};
 use ctdb_sys::LocalTime;
-use tdb::{Db, OpenOptions};
+use tdb::{Db, OpenError, OpenOptions};
 use tracing::{error, warn};
 
 use super::health::HealthMarks;
@@ -93,21 +93,24 @@ impl DbSetup {
     }
 
     /// Opens a persistent database. A damaged one is put aside and marked as unhealthy; the next
-    /// recovery fills the new file from the other nodes.
+    /// recovery fills the new file from the other nodes. One that cannot be read for another reason,
+    /// as when too many files are open, stays as it is.
     fn open_persistent(
         &self,
         name: &str,
         path: &Path,
         options: &OpenOptions,
     ) -> Result<Db, DbFailure> {
-        let opened = options.open(path).map_err(|error| error.to_string());
-        let checked = |db: Db| db.check().map(|_| db).map_err(|error| error.to_string());
-        let problem = match opened.and_then(checked) {
+        let failed = |error: &dyn std::fmt::Display| DbFailure(format!("{name}: {error}"));
+        let problem = match open_sound(options, path) {
             Ok(db) => return Ok(db),
             Err(problem) => problem,
         };
         error!("tdb_check({}) failed: {problem}", path.display());
-        let failed = |error: &dyn std::fmt::Display| DbFailure(format!("{name}: {error}"));
+        if !problem.is_damage() {
+            error!("Failed to attach to persistent database '{name}'");
+            return Err(failed(&problem));
+        }
         let backup = quarantine(path).map_err(|error| failed(&error))?;
         let reason = format!("ERROR - Backup of corrupted TDB in '{}'", backup.display());
         self.health
@@ -115,6 +118,13 @@ impl DbSetup {
             .map_err(|error| failed(&error))?;
         options.open(path).map_err(|error| failed(&error))
     }
+}
+
+/// Opens a file whose records are all there.
+pub(crate) fn open_sound(options: &OpenOptions, path: &Path) -> Result<Db, OpenError> {
+    let db = options.open(path)?;
+    db.check()?;
+    Ok(db)
 }
 
 /// Opens a volatile or replicated database, which must be empty then: records of an earlier life

@@ -8,9 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ctdb_proto::Pnn;
 use tdb::{Db, Flags, OpenError, OpenOptions, StoreMode};
-use tracing::error;
 
-use super::attach::quarantine;
+use super::attach::open_sound;
 use super::path_in;
 
 /// Name of the file, without the node number.
@@ -20,24 +19,18 @@ const FILE_NAME: &str = "persistent_health.tdb";
 pub(crate) struct HealthMarks(Mutex<Db>);
 
 impl HealthMarks {
-    /// Opens the file, or creates it. One that is damaged is put aside: the marks in it are lost,
-    /// which is no reason not to start.
+    /// Opens the file, or creates it.
+    ///
+    /// # Errors
+    ///
+    /// Also when it is damaged, as in the original (data-plane.md 1.4): without the marks a database
+    /// that was put aside and is empty would count as healthy.
     pub(crate) fn open(state_dir: &Path, pnn: Pnn) -> Result<Self, OpenError> {
         let path = path_in(state_dir, FILE_NAME, pnn);
         let options = OpenOptions::new()
             .flags(Flags::DISALLOW_NESTING)
             .create(true);
-        let db = match options.open(&path) {
-            Ok(db) => db,
-            Err(problem) => {
-                error!("{}: {problem}", path.display());
-                match quarantine(&path) {
-                    Ok(_) => options.open(&path)?,
-                    Err(_) => return Err(problem),
-                }
-            }
-        };
-        Ok(Self(Mutex::new(db)))
+        Ok(Self(Mutex::new(open_sound(&options, &path)?)))
     }
 
     /// Why the database is unhealthy, if it is.
@@ -89,12 +82,12 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_put_aside() {
+    fn a_damaged_file_is_refused_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("persistent_health.tdb.0");
         std::fs::write(&path, "this is not a TDB file at all").unwrap();
-        let marks = HealthMarks::open(dir.path(), Pnn::new(0).unwrap()).unwrap();
-        assert_eq!(marks.get("a.tdb").unwrap(), None);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+        let marks = HealthMarks::open(dir.path(), Pnn::new(0).unwrap());
+        assert!(marks.is_err_and(|error| error.is_damage()));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

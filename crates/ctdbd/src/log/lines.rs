@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use ctdb_conf::LogLevel;
 use tracing::{info, warn};
 
-use super::sink::Sink;
+use super::sink::{Line, PROGRAM, Sink};
 
 /// Bytes of lines that may wait. More are dropped, and counted.
 const QUEUE_LIMIT: usize = 4 * 1024 * 1024;
@@ -37,11 +37,7 @@ struct Queue {
 }
 
 enum Item {
-    Line {
-        level: LogLevel,
-        at: Duration,
-        text: Vec<u8>,
-    },
+    Line(Line),
     /// Open the file again: what comes behind goes into the new one.
     Reopen,
 }
@@ -57,20 +53,24 @@ impl Lines {
     }
 
     /// Adds a line. Waits for the log only before [`Self::write_in_thread`].
-    pub(super) fn add(&self, level: LogLevel, text: &[u8]) {
-        let at = since_1970();
+    pub(super) fn add(&self, program: &'static str, level: LogLevel, text: &[u8]) {
+        let line = Line {
+            program,
+            level,
+            at: since_1970(),
+            text: text.to_vec(),
+        };
         let mut queue = lock(&self.queue);
         if !queue.has_writer {
             drop(queue);
-            return lock(&self.sink).write_line(level, at, text);
+            return lock(&self.sink).write_line(&line);
         }
         if queue.bytes + text.len() > QUEUE_LIMIT {
             queue.dropped += 1;
             return;
         }
         queue.bytes += text.len();
-        let text = text.to_vec();
-        queue.items.push_back(Item::Line { level, at, text });
+        queue.items.push_back(Item::Line(line));
         self.came.notify_one();
     }
 
@@ -127,7 +127,7 @@ impl Lines {
     fn write(&self, items: VecDeque<Item>, dropped: u64) {
         for item in items {
             match item {
-                Item::Line { level, at, text } => lock(&self.sink).write_line(level, at, &text),
+                Item::Line(line) => lock(&self.sink).write_line(&line),
                 Item::Reopen => {
                     let opened = lock(&self.sink).reopen();
                     match opened {
@@ -138,8 +138,12 @@ impl Lines {
             }
         }
         if dropped > 0 {
-            let note = format!("[Dropped {dropped} log messages]");
-            lock(&self.sink).write_line(LogLevel::WARNING, since_1970(), note.as_bytes());
+            lock(&self.sink).write_line(&Line {
+                program: PROGRAM,
+                level: LogLevel::WARNING,
+                at: since_1970(),
+                text: format!("[Dropped {dropped} log messages]").into_bytes(),
+            });
         }
     }
 }
@@ -196,7 +200,7 @@ mod tests {
         let long = [b'x'; 1000];
         let count = QUEUE_LIMIT / long.len() + 1000;
         for _ in 0..count {
-            lines.add(LogLevel::ERROR, &long);
+            lines.add(PROGRAM, LogLevel::ERROR, &long);
         }
         lines.flush(Duration::from_millis(50));
         // Read again, it has what there was room for, and tells how much there was not.
@@ -206,7 +210,7 @@ mod tests {
             all
         });
         lines.flush(LONG);
-        lines.add(LogLevel::ERROR, b"last");
+        lines.add(PROGRAM, LogLevel::ERROR, b"last");
         lines.flush(LONG);
         // The end of the pipe: the file is opened elsewhere.
         std::fs::rename(&path, dir.path().join("old")).unwrap();
@@ -231,13 +235,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("log"), dir.path().join("log.1"));
         let lines = lines_in(&path);
-        lines.add(LogLevel::ERROR, b"before there is a thread");
+        lines.add(PROGRAM, LogLevel::ERROR, b"before there is a thread");
         lines.write_in_thread().unwrap();
-        lines.add(LogLevel::ERROR, b"old");
+        lines.add(PROGRAM, LogLevel::ERROR, b"old");
         lines.flush(LONG);
         std::fs::rename(&path, &moved).unwrap();
         lines.reopen();
-        lines.add(LogLevel::ERROR, b"new");
+        lines.add(PROGRAM, LogLevel::ERROR, b"new");
         lines.flush(LONG);
         let read = |path| std::fs::read_to_string(path).unwrap();
         assert_eq!(texts(&read(moved)), ["before there is a thread", "old"]);

@@ -13,10 +13,21 @@ use ctdb_conf::{LogLevel, LogLocation};
 use ctdb_sys::LocalTime;
 
 /// Name of this program in headers.
-const PROGRAM: &str = "ctdbd";
+pub(super) const PROGRAM: &str = "ctdbd";
 
 /// Longest datagram to syslog; what is longer is cut.
 const SYSLOG_LIMIT: usize = 1023;
+
+/// A line of the log.
+pub(super) struct Line {
+    /// The name in the header: of this program, or of the part of it that is a program of its own in
+    /// the original (`ctdb-recoverd`).
+    pub(super) program: &'static str,
+    pub(super) level: LogLevel,
+    /// When it was said, since 1970.
+    pub(super) at: Duration,
+    pub(super) text: Vec<u8>,
+}
 
 /// An open log.
 pub(super) struct Sink {
@@ -75,16 +86,18 @@ impl Sink {
     }
 
     /// Writes one line. A log that cannot be written has nobody to complain to: the line is lost.
-    /// `at`: when it was said, since 1970.
-    pub(super) fn write_line(&mut self, level: LogLevel, at: Duration, text: &[u8]) {
+    pub(super) fn write_line(&mut self, said: &Line) {
+        let Line {
+            program, at, text, ..
+        } = said;
         let pid = std::process::id();
         match &mut self.target {
             Target::Stderr => {
-                let _ = io::stderr().write_all(&[text, b"\n"].concat());
+                let _ = io::stderr().write_all(&[text.as_slice(), b"\n"].concat());
             }
             Target::File { file, line, .. } => {
                 line.clear();
-                let _ = write!(line, "{} {} {PROGRAM}[{pid}]: ", Stamp(at), self.host);
+                let _ = write!(line, "{} {} {program}[{pid}]: ", Stamp(*at), self.host);
                 line.extend_from_slice(text);
                 line.push(b'\n');
                 let _ = file.write_all(line);
@@ -95,14 +108,17 @@ impl Sink {
                 dropped,
             } => {
                 if *dropped > 0 {
-                    let note = format!("[Dropped {dropped} log messages]");
-                    if !socket.send(&format.datagram(level, at, &self.host, note.as_bytes())) {
+                    let note = Line {
+                        text: format!("[Dropped {dropped} log messages]").into_bytes(),
+                        ..*said
+                    };
+                    if !socket.send(&format.datagram(&note, &self.host)) {
                         *dropped = dropped.saturating_add(1);
                         return;
                     }
                     *dropped = 0;
                 }
-                if !socket.send(&format.datagram(level, at, &self.host, text)) {
+                if !socket.send(&format.datagram(said, &self.host)) {
                     *dropped = dropped.saturating_add(1);
                 }
             }
@@ -158,18 +174,19 @@ impl SyslogSocket {
 }
 
 impl SyslogFormat {
-    fn datagram(self, level: LogLevel, at: Duration, host: &str, text: &[u8]) -> Vec<u8> {
+    fn datagram(self, line: &Line, host: &str) -> Vec<u8> {
         const FACILITY_DAEMON: u8 = 24;
-        let priority = FACILITY_DAEMON + severity(level);
+        let priority = FACILITY_DAEMON + severity(line.level);
+        let program = line.program;
         let pid = std::process::id();
         let mut out = match self {
-            Self::Rfc3164 => format!("<{priority}>{PROGRAM}[{pid}]: ").into_bytes(),
+            Self::Rfc3164 => format!("<{priority}>{program}[{pid}]: ").into_bytes(),
             Self::Rfc5424 => {
-                let time = Stamp(at);
-                format!("<{priority}>1 {time} {host} {PROGRAM} {pid} - - ").into_bytes()
+                let time = Stamp(line.at);
+                format!("<{priority}>1 {time} {host} {program} {pid} - - ").into_bytes()
             }
         };
-        out.extend_from_slice(text);
+        out.extend_from_slice(&line.text);
         out.truncate(SYSLOG_LIMIT);
         out
     }
@@ -218,14 +235,21 @@ impl fmt::Display for Stamp {
 mod tests {
     use super::*;
 
-    const AT: Duration = Duration::from_secs(1_795_193_120);
+    fn line(level: LogLevel, text: &[u8]) -> Line {
+        Line {
+            program: PROGRAM,
+            level,
+            at: Duration::from_secs(1_795_193_120),
+            text: text.to_vec(),
+        }
+    }
 
     #[test]
     fn a_line_in_a_file_has_time_host_and_program_in_front() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let mut sink = Sink::open(&LogLocation::File(path.clone()), "h".into()).unwrap();
-        sink.write_line(LogLevel::NOTICE, AT, b"PNN is 3");
+        sink.write_line(&line(LogLevel::NOTICE, b"PNN is 3"));
         let text = std::fs::read_to_string(path).unwrap();
         let words: Vec<_> = text.splitn(4, ' ').collect();
         assert_eq!(words[0].len(), "2026-11-20T16:45:20.705143+00:00".len());
@@ -241,21 +265,21 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (path, moved) = (dir.path().join("log"), dir.path().join("log.1"));
         let mut sink = Sink::open(&LogLocation::File(path.clone()), "h".into()).unwrap();
-        sink.write_line(LogLevel::ERROR, AT, b"old");
+        sink.write_line(&line(LogLevel::ERROR, b"old"));
         std::fs::rename(&path, &moved).unwrap();
         sink.reopen().unwrap();
-        sink.write_line(LogLevel::ERROR, AT, b"new");
+        sink.write_line(&line(LogLevel::ERROR, b"new"));
         assert!(std::fs::read_to_string(moved).unwrap().ends_with("old\n"));
         assert!(std::fs::read_to_string(path).unwrap().ends_with("new\n"));
     }
 
     #[test]
     fn syslog_datagrams_are_cut_and_carry_their_severity() {
-        let datagram = SyslogFormat::Rfc3164.datagram(LogLevel::WARNING, AT, "h", &[b'x'; 5000]);
+        let datagram = SyslogFormat::Rfc3164.datagram(&line(LogLevel::WARNING, &[b'x'; 5000]), "h");
         assert_eq!(datagram.len(), SYSLOG_LIMIT);
         let start = format!("<28>ctdbd[{}]: xxx", std::process::id());
         assert!(datagram.starts_with(start.as_bytes()));
-        let modern = SyslogFormat::Rfc5424.datagram(LogLevel::ERROR, AT, "h", b"text");
+        let modern = SyslogFormat::Rfc5424.datagram(&line(LogLevel::ERROR, b"text"), "h");
         let modern = String::from_utf8(modern).unwrap();
         assert!(modern.starts_with("<27>1 20"), "{modern}");
         assert!(modern.ends_with(" - - text"), "{modern}");
