@@ -187,8 +187,9 @@ impl CoreTask {
                 let answer = Ok(ctdb_core::DbAnswer::Done);
                 self.node.handle(Input::Db { ticket, answer }, now);
             }
-            ShellEvent::ChainLock { wait, result } => {
-                self.databases.chain_lock(&mut self.node, wait, result, now);
+            ShellEvent::RecordLock { wait, result } => {
+                self.databases
+                    .record_lock(&mut self.node, wait, result, now);
             }
             ShellEvent::EventDone {
                 ticket,
