@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use common::{records_of, tdbtool_check};
@@ -183,4 +185,60 @@ fn who_may_wait_waits_for_the_free_list() {
         storing.join().unwrap().unwrap();
         stage.check(1);
     }
+}
+
+/// The lock of the free list does not keep commits away. Who has only that one, and locks a chain,
+/// must see that a commit was cut short meanwhile.
+#[test]
+fn a_commit_that_was_cut_short_is_noticed_behind_the_free_list() {
+    let stage = stage(Flags::NOSYNC);
+    let Stage { holder, db, .. } = &stage;
+    commit(holder, b"key");
+    db.freelist_mark();
+    cut_short(holder);
+    let lock = db.try_chainlock(b"key").unwrap().unwrap();
+    assert_eq!(db.fetch(b"key").unwrap(), Some(b"old".to_vec()));
+    drop(lock);
+    db.freelist_unmark().unwrap();
+    stage.check(1);
+}
+
+/// Rolling back needs the whole file: who may not wait leaves it to others while somebody is there.
+#[test]
+fn who_may_not_wait_does_not_wait_to_roll_back() {
+    let stage = stage(Flags::NOSYNC);
+    let Stage { holder, db, .. } = &stage;
+    let near = key(0);
+    let mut others = (1..100).map(key);
+    let far = others.find(|key| db.chain_of(key) != db.chain_of(&near));
+    commit(holder, &near);
+    let lock = holder.chainlock(&far.unwrap()).unwrap();
+    cut_short(holder);
+    assert!(db.try_chainlock(&near).unwrap().is_none());
+    assert!(would_block(&db.fetch(&near)));
+    drop(lock);
+    assert_eq!(db.fetch(&near).unwrap(), Some(b"old".to_vec()));
+    stage.check(1);
+}
+
+/// Changes a record from `old` to `new` in a transaction.
+fn commit(db: &Db, key: &[u8]) {
+    db.store(key, b"old", StoreMode::Insert).unwrap();
+    db.transaction_start().unwrap();
+    db.store(key, b"new", StoreMode::Replace).unwrap();
+    db.transaction_commit().unwrap();
+}
+
+/// Makes the last commit look unfinished: the recovery area still has what it has overwritten.
+fn cut_short(db: &Db) {
+    const RECOVERY_START: u64 = 44;
+    const MAGIC_AT: u64 = 20;
+    const UNFINISHED: u32 = 0xF53B_C0E7;
+    let mut options = File::options();
+    let file = options.read(true).write(true).open(db.path()).unwrap();
+    let mut start = [0; 4];
+    file.read_exact_at(&mut start, RECOVERY_START).unwrap();
+    let area = u64::from(u32::from_le_bytes(start));
+    let magic = UNFINISHED.to_le_bytes();
+    file.write_all_at(&magic, area + MAGIC_AT).unwrap();
 }
