@@ -283,4 +283,52 @@ mod tests {
         ]);
         assert!(command.status().await.unwrap().success());
     }
+
+    /// Waits until a file has so many lines.
+    async fn lines(path: &Path, count: usize) -> String {
+        loop {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            if text.lines().count() >= count {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_scripts_run_unattended_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (go, out) = (dir.path().join("go"), dir.path().join("out"));
+        let environment = ChildEnvironment::default()
+            .with("GO", &go)
+            .with("OUT", &out);
+        let unattended = Unattended::new(environment, LogLevel::ERROR);
+        let script = dir.path().join("script");
+        std::fs::write(
+            &script,
+            "echo $1 >>$OUT; while test ! -e $GO; do sleep 0.02; done",
+        )
+        .unwrap();
+        let run = |program: &str, word: &str| {
+            unattended.run(Errand {
+                what: "test script",
+                script: program.into(),
+                arguments: vec![script.clone().into(), word.into()],
+                if_missing: None,
+            });
+        };
+        for _ in 0..UNATTENDED_LIMIT {
+            run("/bin/sh", "first");
+        }
+        lines(&out, UNATTENDED_LIMIT).await;
+        run("/bin/sh", "too many");
+        std::fs::write(&go, "").unwrap();
+        while unattended.places.available_permits() < UNATTENDED_LIMIT {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        run("/no/such/script", "missing");
+        run("/bin/sh", "last");
+        let text = lines(&out, UNATTENDED_LIMIT + 1).await;
+        assert!(text.ends_with("first\nlast\n"), "{text}");
+    }
 }
