@@ -2,15 +2,19 @@
 
 use std::fs;
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ctdb_tools::local_cluster::{Cluster, Node, Options, temporary_folder, wait_until};
 
 use crate::status::Status;
-use crate::{Network, TestResult, daemon, is_ours, step, tool};
+use crate::{Network, TestResult, daemon, is_ours, is_reference, step, tool, users_of};
 
 /// For any daemon to become healthy: the slowest known one needs 8 s, and more on a busy machine.
 pub const HEALTHY_LIMIT: Duration = Duration::from_secs(60);
+
+/// For the helpers of a daemon that was killed to end.
+const HELPERS_LIMIT: Duration = Duration::from_secs(30);
 
 /// A running cluster of [`daemon`]s. When it is dropped the daemons stop and the folder goes;
 /// if the test is failing, what the daemons logged is shown before.
@@ -52,6 +56,21 @@ impl TestCluster {
             time.as_secs_f64()
         ));
         Ok(())
+    }
+
+    /// Starts a daemon that ran before. The one of the original gives up with `database not empty
+    /// on attach` if anybody still has a volatile file open: its own lock helpers have, for some
+    /// seconds after it was killed (`data-plane.md` 1.3).
+    pub fn start_node(&mut self, pnn: usize) -> TestResult {
+        let node = self.at_mut(pnn);
+        if is_reference(node) {
+            let files = node.base().join("var/volatile");
+            if !wait_until(HELPERS_LIMIT, || users_of(&files).is_empty()) {
+                let users = users_of(&files);
+                return Err(format!("processes {users:?} have {} open", files.display()).into());
+            }
+        }
+        Ok(node.start()?)
     }
 
     /// Configures a node whose daemon does not run yet never to lead.
@@ -156,6 +175,20 @@ impl TestCluster {
         );
     }
 
+    /// Where `CTDB_E2E_LOGS` names a folder, the whole logs go there.
+    fn keep_logs(cluster: &Cluster) -> TestResult {
+        let Some(folder) = std::env::var_os("CTDB_E2E_LOGS").map(PathBuf::from) else {
+            return Ok(());
+        };
+        for node in cluster.nodes() {
+            fs::copy(
+                node.log(),
+                folder.join(format!("log.ctdb.{}", node.address())),
+            )?;
+        }
+        Ok(())
+    }
+
     fn show_logs(cluster: &Cluster) {
         for node in cluster.nodes() {
             let log = fs::read(node.log()).unwrap_or_default();
@@ -200,6 +233,9 @@ impl Drop for TestCluster {
         };
         if std::thread::panicking() {
             Self::show_logs(&cluster);
+            if let Err(error) = Self::keep_logs(&cluster) {
+                eprintln!("the logs could not be kept: {error}");
+            }
         }
         if let Err(error) = cluster.remove() {
             eprintln!("the cluster could not be removed: {error}");

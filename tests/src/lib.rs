@@ -19,6 +19,7 @@ mod open_files;
 mod programs;
 mod samba;
 mod smb_session;
+mod sniffer;
 mod status;
 mod torture;
 mod watch;
@@ -36,6 +37,7 @@ pub use programs::{
 };
 pub use samba::Samba;
 pub use smb_session::SmbSession;
+pub use sniffer::Sniffer;
 pub use status::Status;
 pub use torture::{Benchmark, Torture};
 pub use watch::{View, Watch, agree};
@@ -61,7 +63,12 @@ pub fn in_runtime<T>(future: impl Future<Output = T>) -> T {
 
 /// Says where in its story a test is; shown when it fails, or with `--nocapture`.
 pub fn step(text: &str) {
+    eprintln!("[{:6.2} s] {text}", story_time(Instant::now()));
+}
+
+/// Seconds since the first step.
+pub(crate) fn story_time(at: Instant) -> f64 {
     static START: OnceLock<Instant> = OnceLock::new();
-    let seconds = START.get_or_init(Instant::now).elapsed().as_secs_f64();
-    eprintln!("[{seconds:6.2} s] {text}");
+    let start = START.get_or_init(Instant::now);
+    at.saturating_duration_since(*start).as_secs_f64()
 }

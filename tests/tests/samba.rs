@@ -6,14 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use ctdb_e2e::{Benchmark, Samba, TestCluster, TestResult, Torture, is_ours, need, step};
-use ctdb_tools::local_cluster::{
-    ClientProtocol, Cluster, Process, Signal, Smbd, run_to_end, wait_until,
-};
+use ctdb_e2e::{Benchmark, Samba, Sniffer, TestCluster, TestResult, Torture, is_ours, need, step};
+use ctdb_tools::local_cluster::{ClientProtocol, Smbd, run_to_end, wait_until};
 
 #[test]
 fn three_smbd_serve_one_folder() -> TestResult {
@@ -171,78 +168,6 @@ fn smbd_logged_no_trouble(samba: &Samba) {
         }
     }
     step("no trouble in the logs of smbd");
-}
-
-/// `tshark` on the traffic between the nodes of one cluster.
-struct Sniffer {
-    tshark: Child,
-    file: PathBuf,
-}
-
-impl Sniffer {
-    fn start(cluster: &Cluster) -> TestResult<Self> {
-        let file = cluster.layout().base(0).join("peers.pcap");
-        let prefix = cluster.prefix().expect("a cluster has nodes");
-        let filter = format!("tcp port 4379 and net {prefix}.0/24");
-        let tshark = Command::new(need("tshark", "tshark"))
-            .args(["-q", "-i", "lo", "-s", "0", "-f", &filter, "-w"])
-            .arg(&file)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut sniffer = Self { tshark, file };
-        // Keepalives pass all the time: the first packet in the file says that it listens.
-        let listens = wait_until(Duration::from_secs(20), || {
-            sniffer.file.metadata().is_ok_and(|meta| meta.len() > 0)
-        });
-        if !listens {
-            sniffer.tshark.kill()?;
-        }
-        assert!(
-            listens,
-            "tshark does not capture: may it listen on the loopback interface?"
-        );
-        Ok(sniffer)
-    }
-
-    fn finds_nothing_malformed(mut self) -> TestResult {
-        let pid = self.tshark.id().try_into()?;
-        Process::find(pid)
-            .expect("tshark still captures")
-            .signal(Signal::SIGINT);
-        self.tshark.wait()?;
-        let packets = self.read("ctdb")?;
-        assert!(
-            packets > 100,
-            "only {packets} packets between the nodes captured"
-        );
-        assert_eq!(
-            self.read("_ws.malformed")?,
-            0,
-            "malformed of {packets} packets"
-        );
-        step(&format!("{packets} packets dissected, none malformed"));
-        Ok(())
-    }
-
-    /// Counts the packets that this display filter lets through.
-    fn read(&self, filter: &str) -> TestResult<usize> {
-        let mut command = Command::new(need("tshark", "tshark"));
-        command
-            .arg("-r")
-            .arg(&self.file)
-            .args(["-d", "tcp.port==4379,ctdb", "-Y", filter]);
-        let output = run_to_end(&mut command, Duration::from_secs(60))?;
-        assert!(output.success(), "{output:?}");
-        Ok(output.stdout.lines().count())
-    }
-}
-
-impl Drop for Sniffer {
-    fn drop(&mut self) {
-        let _ = self.tshark.kill();
-        let _ = self.tshark.wait();
-    }
 }
 
 fn idle_daemons_are_small(cluster: &TestCluster) {

@@ -7,7 +7,7 @@
 //!
 //! | module        | owns                                                                       |
 //! |---------------|----------------------------------------------------------------------------|
-//! | `open`        | flags, opening, creating, clearing                                         |
+//! | `open`        | flags, opening, creating, clearing; `format`: the header of a file         |
 //! | `db`          | the handle: locks as a caller sees them, settings                          |
 //! | `store`       | fetch, store, append, delete                                               |
 //! | `traverse`    | going through all records while others change them                         |
@@ -26,6 +26,7 @@ mod backend;
 mod check;
 mod db;
 mod error;
+mod format;
 mod freelist;
 mod hash;
 mod image;

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::time::Instant;
 
+use crate::story_time;
+
 /// What a record holds. 16 bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct Value {
@@ -363,7 +365,7 @@ impl fmt::Display for Shown<'_> {
         };
         write!(
             f,
-            "{} {} of {} on node {} (rsn {}, count {}, {:?}, begun {:.3} s after the first)",
+            "{} {} of {} on node {} (rsn {}, count {}, {:?}, begun at {:.3} s)",
             if entry.change.deletes {
                 "deletion"
             } else {
@@ -375,9 +377,7 @@ impl fmt::Display for Shown<'_> {
             entry.change.rsn,
             entry.count(),
             entry.outcome,
-            self.history.entries.first().map_or(0.0, |first| {
-                (entry.change.begun - first.change.begun).as_secs_f64()
-            })
+            story_time(entry.change.begun),
         )
     }
 }

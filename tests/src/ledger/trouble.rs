@@ -9,7 +9,7 @@ use ctdb_tools::local_cluster::{CommandOutput, wait_until};
 
 use super::Plan;
 use super::history::Outage;
-use crate::{HEALTHY_LIMIT, TestCluster, TestResult, is_reference, step, users_of};
+use crate::{HEALTHY_LIMIT, TestCluster, TestResult, step};
 
 /// When each node was not, or not always, in the cluster.
 #[derive(Debug, Default)]
@@ -68,9 +68,6 @@ impl Outages {
 fn lock(spans: &Mutex<Spans>) -> MutexGuard<'_, Spans> {
     spans.lock().expect("nobody panics while holding it")
 }
-
-/// For the helpers of a daemon that was killed to end.
-const HELPERS_LIMIT: Duration = Duration::from_secs(30);
 
 /// Makes trouble in a cluster.
 pub(super) struct Trouble<'a> {
@@ -178,7 +175,7 @@ impl<'a> Trouble<'a> {
             self.recover(other);
         }
         match kind {
-            Failure::Kill | Failure::Restart => self.start(node)?,
+            Failure::Kill | Failure::Restart => self.cluster.start_node(node)?,
             Failure::Stop => self.order(node, "continue"),
         }
         // A panic shows the logs.
@@ -201,21 +198,6 @@ impl<'a> Trouble<'a> {
 
     fn has_a_leader_without(&self, node: usize) -> bool {
         self.plan.leaders.iter().any(|&leader| leader != node)
-    }
-
-    /// Starts a daemon. The one of the original gives up with `database not empty on attach` if
-    /// anybody still has a volatile file open: its own lock helpers have, for some seconds after
-    /// it was killed (`data-plane.md` 1.3).
-    fn start(&mut self, node: usize) -> TestResult {
-        let node = self.cluster.at_mut(node);
-        if is_reference(node) {
-            let files = node.base().join("var/volatile");
-            if !wait_until(HELPERS_LIMIT, || users_of(&files).is_empty()) {
-                let users = users_of(&files);
-                return Err(format!("processes {users:?} have {} open", files.display()).into());
-            }
-        }
-        Ok(node.start()?)
     }
 
     /// Forces a recovery. Between two leaders the tool finds nobody to wait for; and when a recovery

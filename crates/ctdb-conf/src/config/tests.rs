@@ -1,6 +1,9 @@
 //! Tests of `ctdb.conf`: the rows of `config.md` 1.2 and 1.3.
 
+use std::path::Path;
+
 use super::*;
+use crate::ScriptState;
 
 /// Directories below `/dir` exist, and three scripts in `/base`.
 struct FakeFiles;
