@@ -1,16 +1,20 @@
 //! Story: the file systems of a node's scripts hang. Its events time out, as if their scripts hung
-//! (events.md 1.4), and it asks no script who has a lock that does not come; the node stays in the cluster, serves everybody, and can be shut down. When the file system
-//! answers again, so do the scripts.
+//! (events.md 1.4), and it asks no script who has a lock that does not come; the node stays in the
+//! cluster, serves everybody, and can be shut down. When the file system answers again, so do the
+//! scripts. Or that of the helper of the cluster lock hangs: the nodes answer, and a recovery goes on
+//! without the test of the lock (cluster.md 7).
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use ctdb_e2e::{HungFolder, Status, TestCluster, TestResult, step};
-use ctdb_proto::ReqId;
+use ctdb_proto::{Opcode, ReqId, Srvid};
 use ctdb_tools::blocking::Connection;
-use ctdb_tools::local_cluster::{Node, Options, wait_until};
+use ctdb_tools::local_cluster::{Node, Options, find_beside, wait_until};
 
 /// For an event to be asked for, time out, and be spoken of.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -120,6 +124,61 @@ fn a_node_whose_scripts_hang_can_be_shut_down() -> TestResult {
     cluster.wait_status(&[0, 2], LIMIT, "node 1 is gone", |status| {
         status.vnn_map == [0, 2] && status.normal
     });
+    Ok(())
+}
+
+/// Argument of `SET_RECMODE`.
+const RECMODE_ACTIVE: Bytes = Bytes::from_static(&[1, 0, 0, 0]);
+
+/// How long the nodes are watched while they cannot test the cluster lock: one that stood still would
+/// be noticed.
+const WATCHED: Duration = Duration::from_secs(15);
+
+#[test]
+fn nodes_that_cannot_start_the_helper_of_the_cluster_lock_answer() -> TestResult {
+    let mut cluster = TestCluster::create(&options())?;
+    let folder = cluster.at(0).base().join("helper");
+    fs::create_dir(&folder)?;
+    let helper = find_beside("ctdb_mutex_fcntl_helper").ok_or("the helper has been built")?;
+    symlink(helper, folder.join("helper"))?;
+    let (folder, file) = (folder.as_path(), cluster.layout().cluster_lock());
+    for node in cluster.nodes() {
+        let path = node.base().join("ctdb.conf");
+        let text = fs::read_to_string(&path)?;
+        let (program, file) = (folder.join("helper"), file.display());
+        let lock = format!(
+            "[cluster]\n\tcluster lock = !{} {file}\n",
+            program.display()
+        );
+        fs::write(&path, text.replace("[cluster]\n", &lock))?;
+    }
+    cluster.start_healthy()?;
+
+    step("the folder of the helper hangs, and there is a recovery");
+    let hung = HungFolder::over(folder)?;
+    let mut client = Connection::connect(&cluster.at(0).socket())?;
+    client.control(0, Opcode::SET_RECMODE, Srvid(0), RECMODE_ACTIVE)?;
+    let end = Instant::now() + WATCHED;
+    while Instant::now() < end {
+        let asked = Instant::now();
+        for status in Status::of_all(cluster.nodes()) {
+            let status = status.expect("the node answers");
+            assert!(
+                status.flags.values().all(|flags| flags == "OK"),
+                "{status:?}"
+            );
+        }
+        let took = asked.elapsed();
+        assert!(took < PATIENCE, "a round of questions took {took:?}");
+        thread::sleep(Duration::from_millis(200));
+    }
+
+    step("the folder answers again");
+    drop(hung);
+    cluster.wait_healthy(LIMIT)?;
+    let log = fs::read_to_string(cluster.at(0).log())?;
+    let said = "helper does not start in time";
+    assert!(log.contains(said), "it has not hung:\n{log}");
     Ok(())
 }
 
