@@ -110,8 +110,9 @@ fn do_line(
     database.waits.worked_off(chain, undone);
 }
 
-/// Does jobs that need room, while a lock thread holds the free list. Who has that must not wait
-/// for a chain; but nobody else's job needs to wait for a chain meanwhile either.
+/// Does jobs that need room, while a lock thread holds the free list. Others have a chain and wait
+/// for the free list, so that nobody may wait the other way round: the jobs of a chain that is busy
+/// wait for that first, and then try again without the free list.
 fn do_lines_with_room(node: &mut Node, database: &mut Database, value: &mut Vec<u8>, now: Instant) {
     database.handle.freelist_mark();
     for chain in database.waits.chains_for_room() {
