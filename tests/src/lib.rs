@@ -10,6 +10,7 @@
 
 mod bulk;
 mod cluster;
+mod hung_folder;
 pub mod ledger;
 mod memory;
 mod mutate;
@@ -25,6 +26,7 @@ mod watch;
 
 pub use bulk::Bulk;
 pub use cluster::{HEALTHY_LIMIT, TestCluster};
+pub use hung_folder::HungFolder;
 pub use memory::{PeakMemory, own_memory};
 pub use mutate::Mutator;
 pub use network::Network;

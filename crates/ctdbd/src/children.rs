@@ -1,9 +1,14 @@
 //! Programs that the daemon starts: their environment, their output, their end.
+//!
+//! Starting one takes as long as its file system does: it is done by threads, see [`InTurn`].
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ctdb_conf::LogLevel;
@@ -12,12 +17,17 @@ use nix::unistd::Pid;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::unix::pipe;
 use tokio::process::{Child, Command};
+use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
 use crate::log;
+use crate::threads::InTurn;
 
 /// Time between the request to end and the order to do so.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Scripts that run, or wait for being started, though nobody waits for them. More are not run.
+const UNATTENDED_LIMIT: usize = 32;
 
 /// Longest line that is logged in one piece.
 const LINE_LIMIT: usize = 1024;
@@ -46,8 +56,8 @@ impl ChildEnvironment {
 }
 
 /// A pipe for the output of a child: the end that we read, and both ends for the child.
-pub(crate) fn output_pipe() -> std::io::Result<(pipe::Receiver, Stdio, Stdio)> {
-    let (reader, writer) = std::io::pipe()?;
+pub(crate) fn output_pipe() -> io::Result<(pipe::Receiver, Stdio, Stdio)> {
+    let (reader, writer) = io::pipe()?;
     let reader = pipe::Receiver::from_owned_fd(OwnedFd::from(reader))?;
     Ok((reader, writer.try_clone()?.into(), writer.into()))
 }
@@ -95,61 +105,105 @@ impl Drop for Group {
     }
 }
 
-/// Runs the notification script in the background (events.md 2.4). Nobody waits for it.
-pub(crate) fn notify(
-    environment: &ChildEnvironment,
-    script: &Path,
-    event: &'static str,
+/// Runs scripts that nobody waits for. Their output goes into the log.
+pub(crate) struct Unattended {
+    environment: ChildEnvironment,
     output_level: LogLevel,
-) {
-    if !script.exists() {
-        let script = script.display();
-        return warn!("Could not stat notification script {script}. Can not send notifications.");
-    }
-    run_unattended(
-        environment,
-        "notification script",
-        script,
-        &[OsStr::new(event)],
-        output_level,
-    );
+    starts: InTurn,
+    places: Arc<Semaphore>,
 }
 
-/// Starts a script whose output goes into the log, and whose end nobody waits for. `what` names
-/// its purpose, for the log.
-pub(crate) fn run_unattended(
-    environment: &ChildEnvironment,
-    what: &'static str,
-    script: &Path,
-    arguments: &[&OsStr],
-    output_level: LogLevel,
-) {
-    let started = output_pipe().and_then(|(output, stdout, stderr)| {
-        let mut command = environment.command(script);
-        let child = command
-            .args(arguments)
-            .stdout(stdout)
-            .stderr(stderr)
-            .spawn()?;
-        Ok((child, output))
-    });
-    match started {
-        Ok((mut child, output)) => {
-            let mut script = script.display().to_string();
-            for argument in arguments {
-                script.push(' ');
-                script.push_str(&argument.to_string_lossy());
-            }
-            tokio::spawn(async move {
-                log_output("", output, output_level).await;
-                match child.wait().await {
-                    Ok(status) if status.success() => {}
-                    Ok(status) => error!("{what} \"{script}\": {status}"),
-                    Err(error) => error!("{what} \"{script}\": {error}"),
-                }
-            });
+/// A script that nobody waits for.
+#[derive(Debug)]
+pub(crate) struct Errand {
+    /// Its purpose, for the log.
+    pub(crate) what: &'static str,
+    pub(crate) script: PathBuf,
+    pub(crate) arguments: Vec<OsString>,
+    /// What to say if there is no such script.
+    pub(crate) if_missing: Option<String>,
+}
+
+impl Unattended {
+    pub(crate) fn new(environment: ChildEnvironment, output_level: LogLevel) -> Self {
+        Self {
+            environment,
+            output_level,
+            starts: InTurn::default(),
+            places: Arc::new(Semaphore::new(UNATTENDED_LIMIT)),
         }
-        Err(error) => error!("cannot run {what} {}: {error}", script.display()),
+    }
+
+    /// Runs the notification script (events.md 2.4).
+    pub(crate) fn notify(&self, script: &Path, event: &'static str) {
+        let name = script.display();
+        let if_missing =
+            format!("Could not stat notification script {name}. Can not send notifications.");
+        self.run(Errand {
+            what: "notification script",
+            script: script.to_owned(),
+            arguments: vec![event.into()],
+            if_missing: Some(if_missing),
+        });
+    }
+
+    pub(crate) fn run(&self, errand: Errand) {
+        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
+            return error!("{errand}: too many scripts run or wait");
+        };
+        let (environment, level) = (self.environment.clone(), self.output_level);
+        let starts = self.starts.clone();
+        tokio::spawn(async move {
+            if let Err(error) = errand.run(starts, environment, level).await {
+                error!("{errand}: {error}");
+            }
+            drop(place);
+        });
+    }
+}
+
+impl Errand {
+    async fn run(
+        &self,
+        starts: InTurn,
+        environment: ChildEnvironment,
+        output_level: LogLevel,
+    ) -> io::Result<()> {
+        let (script, arguments) = (self.script.clone(), self.arguments.clone());
+        let started = starts.run(move || {
+            if !script.exists() {
+                return Ok(None);
+            }
+            let (output, stdout, stderr) = output_pipe()?;
+            let mut command = environment.command(&script);
+            let child = command
+                .args(arguments)
+                .stdout(stdout)
+                .stderr(stderr)
+                .spawn()?;
+            Ok(Some((child, output)))
+        });
+        let Some((mut child, output)) = started.await? else {
+            if let Some(text) = &self.if_missing {
+                warn!("{text}");
+            }
+            return Ok(());
+        };
+        log_output("", output, output_level).await;
+        match child.wait().await? {
+            status if status.success() => Ok(()),
+            status => Err(io::Error::other(status.to_string())),
+        }
+    }
+}
+
+impl fmt::Display for Errand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} \"{}", self.what, self.script.display())?;
+        for argument in &self.arguments {
+            write!(f, " {}", argument.to_string_lossy())?;
+        }
+        f.write_str("\"")
     }
 }
 
@@ -228,5 +282,53 @@ mod tests {
             "test \"$CTDB_BASE\" = /some/where && test -n \"$PATH\"",
         ]);
         assert!(command.status().await.unwrap().success());
+    }
+
+    /// Waits until a file has so many lines.
+    async fn lines(path: &Path, count: usize) -> String {
+        loop {
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            if text.lines().count() >= count {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn so_many_scripts_run_unattended_and_no_more() {
+        let dir = tempfile::tempdir().unwrap();
+        let (go, out) = (dir.path().join("go"), dir.path().join("out"));
+        let environment = ChildEnvironment::default()
+            .with("GO", &go)
+            .with("OUT", &out);
+        let unattended = Unattended::new(environment, LogLevel::ERROR);
+        let script = dir.path().join("script");
+        std::fs::write(
+            &script,
+            "echo $1 >>$OUT; while test ! -e $GO; do sleep 0.02; done",
+        )
+        .unwrap();
+        let run = |program: &str, word: &str| {
+            unattended.run(Errand {
+                what: "test script",
+                script: program.into(),
+                arguments: vec![script.clone().into(), word.into()],
+                if_missing: None,
+            });
+        };
+        for _ in 0..UNATTENDED_LIMIT {
+            run("/bin/sh", "first");
+        }
+        lines(&out, UNATTENDED_LIMIT).await;
+        run("/bin/sh", "too many");
+        std::fs::write(&go, "").unwrap();
+        while unattended.places.available_permits() < UNATTENDED_LIMIT {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        run("/no/such/script", "missing");
+        run("/bin/sh", "last");
+        let text = lines(&out, UNATTENDED_LIMIT + 1).await;
+        assert!(text.ends_with("first\nlast\n"), "{text}");
     }
 }

@@ -14,12 +14,13 @@ use ctdb_core::{ClusterLockEvent, LockTest, Ticket};
 use tokio::io::AsyncReadExt;
 use tokio::process::ChildStdout;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 use tracing::error;
 
 use crate::children::{ChildEnvironment, Group, log_output, output_pipe};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
+use crate::threads::InTurn;
 
 /// How long the leader waits for the lock.
 const TAKE_LIMIT: Duration = Duration::from_secs(120);
@@ -28,13 +29,14 @@ const TAKE_LIMIT: Duration = Duration::from_secs(120);
 const FILE_HELPER: &str = "ctdb_mutex_fcntl_helper";
 
 /// How to start the helper.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct LockHelper {
     program: PathBuf,
     arguments: Vec<String>,
     environment: ChildEnvironment,
     /// Level at which its complaints are logged.
     log_level: LogLevel,
+    starts: InTurn,
 }
 
 /// What the helper tasks tell the core task.
@@ -87,10 +89,11 @@ impl LockHelper {
             arguments,
             environment,
             log_level,
+            starts: InTurn::default(),
         }
     }
 
-    /// Starts the helper and logs what it complains about.
+    /// Starts the helper and logs what it complains about. Takes as long as its file system does.
     fn start(&self) -> io::Result<(Group, ChildStdout)> {
         let (complaints, stderr, _unused) = output_pipe()?;
         let mut command = self.environment.command(&self.program);
@@ -108,12 +111,20 @@ impl LockHelper {
         Ok((Group::new(child), stdout))
     }
 
-    /// Like [`Self::start`], with the failure logged.
-    fn start_or_complain(&self) -> Option<(Group, ChildStdout)> {
-        let program = self.program.display();
-        self.start()
-            .inspect_err(|error| error!("unable to run cluster mutex helper {program}: {error}"))
-            .ok()
+    /// Like [`Self::start`], in a thread; the failure is logged, and is the helper's answer.
+    async fn start_until(&self, deadline: Instant) -> Result<(Group, ChildStdout), Answer> {
+        let (program, helper) = (self.program.display(), self.clone());
+        match timeout_at(deadline, self.starts.run(move || helper.start())).await {
+            Ok(Ok(running)) => Ok(running),
+            Ok(Err(error)) => {
+                error!("unable to run cluster mutex helper {program}: {error}");
+                Err(Answer::Error)
+            }
+            Err(_) => {
+                error!("cluster mutex helper {program} does not start in time");
+                Err(Answer::Timeout)
+            }
+        }
     }
 }
 
@@ -128,7 +139,7 @@ impl ClusterLock {
 
     /// Starts to take the lock. An attempt under way, or the lock itself, is given up first.
     pub(crate) fn take(&mut self, attempt: LockAttempt) {
-        let (release, released) = oneshot::channel();
+        let (release, mut released) = oneshot::channel();
         self.current = Some((attempt, release));
         let lanes = self.lanes.clone();
         let started = Instant::now();
@@ -146,11 +157,18 @@ impl ClusterLock {
             return report(ClusterLockEvent::Error);
         };
         tokio::spawn(async move {
-            let Some((group, mut stdout)) = helper.start_or_complain() else {
-                return report(ClusterLockEvent::Error);
+            let deadline = started + TAKE_LIMIT;
+            let starting = tokio::select! {
+                starting = helper.start_until(deadline) => starting,
+                // It is killed as soon as it has started.
+                _ = &mut released => return,
+            };
+            let (group, mut stdout) = match starting {
+                Ok(running) => running,
+                Err(answer) => return report(answer.event()),
             };
             let helper_ends = async {
-                let answer = Answer::wait_for(&mut stdout, TAKE_LIMIT).await;
+                let answer = Answer::wait_for(&mut stdout, deadline).await;
                 report(answer.event());
                 if answer == Answer::Taken {
                     end_of(&mut stdout).await;
@@ -188,11 +206,15 @@ impl ClusterLock {
             return;
         };
         tokio::spawn(async move {
-            let Some((group, mut stdout)) = helper.start_or_complain() else {
-                return report(LockReport::Tested(ticket, LockTest::Error));
-            };
             let started = Instant::now();
-            let answer = Answer::wait_for(&mut stdout, limit).await;
+            let deadline = started + limit;
+            let (group, mut stdout) = match helper.start_until(deadline).await {
+                Ok(running) => running,
+                Err(answer) => {
+                    return report(LockReport::Tested(ticket, answer.test(started.elapsed())));
+                }
+            };
+            let answer = Answer::wait_for(&mut stdout, deadline).await;
             report(LockReport::Tested(ticket, answer.test(started.elapsed())));
             group.terminate().await;
         });
@@ -201,8 +223,8 @@ impl ClusterLock {
 
 impl Answer {
     /// The first byte; none at all is an error.
-    async fn wait_for(stdout: &mut ChildStdout, limit: Duration) -> Self {
-        match timeout(limit, stdout.read_u8()).await {
+    async fn wait_for(stdout: &mut ChildStdout, deadline: Instant) -> Self {
+        match timeout_at(deadline, stdout.read_u8()).await {
             Ok(Ok(b'0')) => Self::Taken,
             Ok(Ok(b'1')) => Self::Contention,
             Ok(Ok(b'2')) | Err(_) => Self::Timeout,
@@ -288,7 +310,8 @@ mod tests {
 
     impl Fixture {
         async fn next(&mut self) -> LockReport {
-            let next = timeout(Duration::from_secs(60), self.inbox.next()).await;
+            let limit = Instant::now() + Duration::from_secs(60);
+            let next = timeout_at(limit, self.inbox.next()).await;
             match next.expect("a report comes in time") {
                 ShellEvent::ClusterLock(report) => report,
                 _ => panic!("not about the cluster lock"),

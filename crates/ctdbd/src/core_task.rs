@@ -21,7 +21,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tracing::{error, info, warn};
 
 use crate::background::Ready;
-use crate::children::{ChildEnvironment, notify, run_unattended};
+use crate::children::{Errand, Unattended};
 use crate::client::{Clients, accept_clients};
 use crate::cluster_lock::{ClusterLock, LockReport};
 use crate::database::{LockKind, LongWait};
@@ -80,8 +80,8 @@ pub(crate) struct Surroundings {
     pub(crate) log: Log,
     pub(crate) notify_script: PathBuf,
     pub(crate) lock_debug_script: PathBuf,
-    pub(crate) environment: ChildEnvironment,
-    pub(crate) script_log_level: LogLevel,
+    /// Runs those two.
+    pub(crate) unattended: Unattended,
     /// Keeps the daemon in memory, if that is wanted.
     pub(crate) lock_memory: Option<fn() -> std::io::Result<()>>,
 }
@@ -187,8 +187,9 @@ impl CoreTask {
                 let answer = Ok(ctdb_core::DbAnswer::Done);
                 self.node.handle(Input::Db { ticket, answer }, now);
             }
-            ShellEvent::ChainLock { wait, result } => {
-                self.databases.chain_lock(&mut self.node, wait, result, now);
+            ShellEvent::RecordLock { wait, result } => {
+                self.databases
+                    .record_lock(&mut self.node, wait, result, now);
             }
             ShellEvent::EventDone {
                 ticket,
@@ -358,45 +359,32 @@ impl CoreTask {
     fn notify(&self, notification: Notification) {
         let Surroundings {
             notify_script,
-            environment,
-            script_log_level,
+            unattended,
             ..
         } = &self.surroundings;
-        notify(
-            environment,
-            notify_script,
-            notification.name(),
-            *script_log_level,
-        );
+        unattended.notify(notify_script, notification.name());
     }
 
-    /// Has a script tell who holds a lock that does not come (data-plane.md 6.4). Who waits is a
-    /// thread of this process.
+    /// Has a script, if there is one, tell who holds a lock that does not come (data-plane.md 6.4).
+    /// Who waits is a thread of this process.
     fn debug_locks(&self, wait: &LongWait) {
         let inactive = self.node.flags_of(self.node.pnn()).is_inactive();
-        let Surroundings {
-            lock_debug_script,
-            environment,
-            script_log_level,
-            ..
-        } = &self.surroundings;
-        if !lock_debug_script.exists() || (inactive && wait.kind == LockKind::Record) {
+        if inactive && wait.kind == LockKind::Record {
             return;
         }
         let pid = std::process::id().to_string();
-        let arguments = [
-            pid.as_ref(),
-            wait.kind.name().as_ref(),
-            wait.path.as_os_str(),
-            if wait.uses_mutexes { "MUTEX" } else { "FCNTL" }.as_ref(),
+        let arguments = vec![
+            pid.into(),
+            wait.kind.name().into(),
+            wait.path.clone().into(),
+            if wait.uses_mutexes { "MUTEX" } else { "FCNTL" }.into(),
         ];
-        run_unattended(
-            environment,
-            "lock debug script",
-            lock_debug_script,
-            &arguments,
-            *script_log_level,
-        );
+        self.surroundings.unattended.run(Errand {
+            what: "lock debug script",
+            script: self.surroundings.lock_debug_script.clone(),
+            arguments,
+            if_missing: None,
+        });
     }
 
     fn open_for_business(&mut self) {

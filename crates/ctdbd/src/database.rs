@@ -7,7 +7,7 @@
 //! |------------|-----------------------------------------------------------------|
 //! | [`attach`] | finds, opens, checks and closes files                           |
 //! | [`record`] | one look at one record, under the lock of its chain             |
-//! | [`locks`]  | waits for a chain that somebody else has                        |
+//! | [`locks`]  | waits for a chain, or the free list, that somebody else has     |
 //! | [`freeze`] | holds a whole database locked, and works on it for a recovery   |
 //! | [`merge`]  | merges the copies of a database that a recovery has pulled      |
 //! | [`batch`]  | record buffers out of and into a file                           |
@@ -33,7 +33,7 @@ use ctdb_proto::{DbFlags, DbId};
 use tdb::{Db, Flags, OpenOptions};
 
 use freeze::Freezer;
-use locks::ChainWaits;
+use locks::LockWaits;
 
 /// Handles that are kept for the next thread. More wait for locks at the same time only when many
 /// chains are contended at once.
@@ -44,8 +44,8 @@ pub(crate) struct Database {
     pub(crate) file: Arc<DbFile>,
     /// The handle of the core task.
     pub(crate) handle: Db,
-    /// Record jobs that wait for their chain.
-    pub(crate) waits: ChainWaits,
+    /// Record jobs that wait for their chain, or for room.
+    pub(crate) waits: LockWaits,
     /// Holds the database frozen, or is about to.
     pub(crate) freezer: Option<Freezer>,
     /// Jobs that came between the order to thaw and its end.

@@ -1,29 +1,26 @@
-//! What the core task does with its databases: records at once, everything else through threads.
+//! What the core task does with its databases: records at once, in [`records`], everything else
+//! through threads.
+
+mod records;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
-use ctdb_core::{
-    DbAnswer, DbFailure, DbOp, Node, RECOVERY_WINDOW, RecordJob, TRAVERSE_WINDOW, Ticket,
-};
+use ctdb_core::{DbAnswer, DbFailure, DbOp, Node, RECOVERY_WINDOW, TRAVERSE_WINDOW, Ticket};
 use ctdb_proto::DbId;
 use tracing::error;
 
 use crate::database::attach::{AttachRequest, Attached, DbSetup};
 use crate::database::batch::Selection;
 use crate::database::freeze::Freezer;
-use crate::database::locks::{ChainHeld, ChainWaits, WaitId};
+use crate::database::locks::LockWaits;
 use crate::database::merge::{MergeRules, Merger};
-use crate::database::record::{Tried, do_job, try_job};
 use crate::database::work::{self, Pace};
 use crate::database::{Database, DbFile, LockKind, LongWait};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
 use crate::threads::Threads;
-
-/// Memory for the value of a record that is kept from one job to the next.
-const KEEP_VALUE: usize = 64 * 1024;
 
 /// All attached databases.
 pub(crate) struct Databases {
@@ -48,76 +45,6 @@ impl Databases {
             traverses: BTreeMap::new(),
             merges: BTreeMap::new(),
             value: Vec::new(),
-        }
-    }
-
-    /// Does a record job now, or as soon as its chain is free.
-    pub(crate) fn record(&mut self, node: &mut Node, job: RecordJob, now: Instant) {
-        let Some(database) = self.open.get_mut(&job.db) else {
-            return node.on_record_failed(job, "the database is not attached", now);
-        };
-        if let Some(held_back) = &mut database.thawing {
-            return held_back.push_back(job);
-        }
-        let must_queue = !database.waits.is_empty()
-            && database
-                .waits
-                .is_waiting(database.handle.chain_of(&job.key));
-        let job = if must_queue {
-            job
-        } else {
-            match try_job(node, &database.handle, job, &mut self.value, now) {
-                Tried::Contended(job) => job,
-                Tried::Done => {
-                    self.value.shrink_to(KEEP_VALUE);
-                    return;
-                }
-            }
-        };
-        if !job.waits() {
-            return node.on_record_failed(job, "somebody else has the chain", now);
-        }
-        let db = job.db;
-        database.waits.push(database.handle.chain_of(&job.key), job);
-        self.begin_waits(node, db);
-    }
-
-    /// A lock thread has the chain, or cannot get it: the jobs that waited are done.
-    pub(crate) fn chain_lock(
-        &mut self,
-        node: &mut Node,
-        wait: WaitId,
-        result: Result<ChainHeld, DbFailure>,
-        now: Instant,
-    ) {
-        let Some(database) = self.open.get_mut(&wait.db) else {
-            return;
-        };
-        let Some((jobs, since)) = database.waits.end(wait) else {
-            return;
-        };
-        let waited = now.saturating_duration_since(since);
-        node.lock_wait_ended("lock_record", wait.db, waited, result.is_ok());
-        match result {
-            Ok(held) => do_waiting_jobs(node, database, jobs, &mut self.value, held, now),
-            Err(failure) => {
-                for job in jobs {
-                    node.on_record_failed(job, &failure.0, now);
-                }
-            }
-        }
-        self.begin_waits(node, wait.db);
-    }
-
-    fn begin_waits(&mut self, node: &mut Node, db: DbId) {
-        if let Some(database) = self.open.get_mut(&db) {
-            let limit = node.tunables().get(ctdb_conf::Tunable::LockProcessesPerDB) as usize;
-            let begun = database
-                .waits
-                .begin(limit, &database.file, &self.threads, &self.lanes);
-            for _ in 0..begun {
-                node.lock_wait_began(db);
-            }
         }
     }
 
@@ -359,7 +286,9 @@ impl Databases {
             handle,
             answer,
         } = *result?;
-        let waits = ChainWaits::default();
+        // The core task waits for nobody, see `records`.
+        handle.set_may_wait(false);
+        let waits = LockWaits::default();
         let id = file.id;
         let database = Database {
             file,
@@ -501,27 +430,4 @@ impl Databases {
     fn answer(&self, ticket: Ticket, answer: Result<DbAnswer, DbFailure>) {
         self.lanes.report(ShellEvent::Db { ticket, answer });
     }
-}
-
-/// Does the jobs of a chain that a lock thread holds; the lock goes when they are done.
-fn do_waiting_jobs(
-    node: &mut Node,
-    database: &Database,
-    jobs: VecDeque<RecordJob>,
-    value: &mut Vec<u8>,
-    held: ChainHeld,
-    now: Instant,
-) {
-    let Some(key) = jobs.front().map(|job| job.key.clone()) else {
-        return;
-    };
-    let handle = &database.handle;
-    handle.chainlock_mark(&key);
-    for job in jobs {
-        do_job(node, handle, job, value, now, || ());
-    }
-    if let Err(error) = handle.chainlock_unmark(&key) {
-        error!("{}", database.file.failure(&error));
-    }
-    drop(held);
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use crate::cluster_lock::LockReport;
 use crate::database::attach::Attached;
-use crate::database::locks::{ChainHeld, WaitId};
+use crate::database::locks::{LockHeld, WaitId};
 use crate::lanes::InWorkLane;
 use crate::peer::LinkId;
 use crate::socket::Socket;
@@ -84,10 +84,10 @@ pub(crate) enum ShellEvent {
         ticket: Ticket,
         db: DbId,
     },
-    /// A lock thread holds a chain for us, or never will.
-    ChainLock {
+    /// A lock thread holds a chain or the free list for us, or never will.
+    RecordLock {
         wait: WaitId,
-        result: Result<ChainHeld, DbFailure>,
+        result: Result<LockHeld, DbFailure>,
     },
 
     EventDone {

@@ -22,6 +22,7 @@ use tracing::{info, warn};
 use crate::children::ChildEnvironment;
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
+use crate::threads::InTurn;
 
 /// The name of the event that gives way to all others.
 const MONITOR: &str = "monitor";
@@ -31,13 +32,16 @@ const MONITOR: &str = "monitor";
 const QUEUE_LIMIT: usize = 64;
 
 /// What stays the same for all events.
-#[derive(Debug)]
 pub(crate) struct ScriptSetup {
     /// The folder of the scripts, `ETCDIR/events/legacy`.
     pub(crate) dir: PathBuf,
     pub(crate) environment: ChildEnvironment,
     /// Run before a hung script is ended, with its pid and the event.
     pub(crate) debug_script: Option<PathBuf>,
+    /// For what takes as long as the file system of the scripts.
+    pub(crate) starts: InTurn,
+    /// The same for the debug script.
+    pub(crate) debug_starts: InTurn,
 }
 
 /// One run of an event that was asked for.

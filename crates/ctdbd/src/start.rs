@@ -18,7 +18,7 @@ use tokio::runtime::Runtime;
 use tracing::{error, info, warn};
 
 use crate::background::{Ready, Side, into_background};
-use crate::children::ChildEnvironment;
+use crate::children::{ChildEnvironment, Unattended};
 use crate::client::Clients;
 use crate::cluster_lock::{ClusterLock, LockHelper};
 use crate::core_task::{CoreTask, Exit, Load, Surroundings};
@@ -34,6 +34,7 @@ use crate::pid_file::PidFile;
 use crate::scripts::{ScriptSetup, Scripts};
 use crate::settings::{Settings, SettingsError};
 use crate::signals;
+use crate::threads::InTurn;
 
 /// The version of Samba whose protocol we speak.
 const SAMBA_VERSION: SambaVersion = SambaVersion::new(4, 24);
@@ -280,6 +281,8 @@ impl Daemon {
             dir: paths.event_scripts_dir("legacy"),
             environment: environment.clone(),
             debug_script: config.event.debug_script.clone(),
+            starts: InTurn::default(),
+            debug_starts: InTurn::default(),
         };
         let own_ip = self.tcp.local_addr()?.ip();
         let peer_addresses = peer_addresses(&nodes, self.pnn, self.port);
@@ -301,8 +304,7 @@ impl Daemon {
                 log,
                 notify_script: paths.etcdir().join("notify.sh"),
                 lock_debug_script: lock_debug_script(settings),
-                environment,
-                script_log_level,
+                unattended: Unattended::new(environment, script_log_level),
                 lock_memory: wants_realtime(settings).then_some(lock_memory),
             },
             load: Load::default(),

@@ -1,13 +1,17 @@
-//! Threads for what may block: locks of database files, commits, reading whole databases.
+//! Threads for what may block: locks of database files, commits, reading whole databases; starting
+//! programs and reading folders on file systems that may hang.
 //!
 //! A thread is started when none is idle and ends after some idle time, so that a quiet daemon has
 //! none. How many may run is limited by those who hand work in: lock waits for each database,
 //! one freeze for each database, one update at a time for each.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tracing::error;
 
 /// Stack of a thread. The deepest work is a TDB commit, far below this.
@@ -83,6 +87,36 @@ impl Pool {
     }
 }
 
+/// Work of one kind that hangs for as long as a file system does. It is done one after the other, so
+/// that no more than one thread hangs with it.
+#[derive(Clone, Default)]
+pub(crate) struct InTurn {
+    threads: Threads,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl InTurn {
+    /// Has `work` done by a thread, in the runtime of the caller, and waits for its result. When
+    /// nobody waits any more, work that has not begun is left, and the result of work that has is
+    /// dropped as soon as it is there.
+    pub(crate) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let turn = Arc::clone(&self.turn).lock_owned().await;
+        let runtime = Handle::current();
+        let (done, result) = oneshot::channel();
+        self.threads.run(move || {
+            let _runtime = runtime.enter();
+            let value = work();
+            drop(turn);
+            let _ = done.send(value);
+        });
+        let failed = |_| Err(io::Error::other("the thread that did it has failed"));
+        result.await.unwrap_or_else(failed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
@@ -103,6 +137,27 @@ mod tests {
         assert_eq!(results.recv(), Ok(2));
         drop(release);
         assert_eq!(results.recv(), Ok(1));
+    }
+
+    #[tokio::test]
+    async fn work_that_hangs_lets_others_give_up_and_is_forgotten() {
+        let in_turn = InTurn::default();
+        let (release, hangs) = mpsc::channel::<()>();
+        let (tell, dropped) = mpsc::channel::<()>();
+        let hanging = in_turn.run(move || {
+            let _ = hangs.recv();
+            Ok(tell)
+        });
+        let limit = Duration::from_millis(20);
+        assert!(tokio::time::timeout(limit, hanging).await.is_err());
+        let (begun, begins) = mpsc::channel();
+        let behind = in_turn.run(move || Ok(begun.send(())));
+        assert!(tokio::time::timeout(limit, behind).await.is_err());
+        drop(release);
+        // Its result is dropped, as nobody waits for it.
+        assert!(dropped.recv().is_err());
+        assert_eq!(in_turn.run(|| Ok(7)).await.unwrap(), 7);
+        assert!(begins.recv().is_err(), "begun although nobody waited");
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Db {
     pub(crate) hash_size: u32,
     pub(crate) flags: Cell<Flags>,
     pub(crate) max_dead: Cell<u32>,
+    /// What work on one record does about locks that others have.
+    pub(crate) wait: Cell<Wait>,
     pub(crate) read_only: bool,
     /// Read traverses that are running: no writes meanwhile.
     pub(crate) read_traverses: Cell<u32>,
@@ -92,6 +94,15 @@ impl Db {
         self.max_dead.set(max_dead);
     }
 
+    /// Whether fetch, store, append and delete may wait for locks that others have; true at first,
+    /// also for a handle from [`Db::reopen`]. If not, they fail with [`Error::WouldBlock`], and
+    /// nothing has changed. A store that finds room without the free list does not fail for that
+    /// lock, nor does a delete: what it cannot give back stays in its chain for the next one.
+    pub fn set_may_wait(&self, may_wait: bool) {
+        self.wait
+            .set(if may_wait { Wait::Block } else { Wait::Try });
+    }
+
     /// Whether the chains are locked by mutexes in the file, instead of locks of the kernel.
     pub fn uses_mutexes(&self) -> bool {
         self.locks.use_mutexes()
@@ -150,7 +161,7 @@ impl Db {
         if self.image.increment(SEQUENCE_NUMBER)? {
             return Ok(());
         }
-        let _lock = self.lock_byte(LockByte::SEQNUM, Rw::Write, Wait::Block)?;
+        let _lock = self.lock_byte(LockByte::SEQNUM, Rw::Write, self.wait.get())?;
         let number = self.image.word(SEQUENCE_NUMBER)?;
         self.image.set_word(SEQUENCE_NUMBER, number.wrapping_add(1))
     }
@@ -186,6 +197,23 @@ impl Db {
 
     pub fn chainlock_unmark(&self, key: &[u8]) -> Result<()> {
         self.locks.unlock(LockByte::chain(self.chain_of(key)))
+    }
+
+    /// Locks the free list, which a store takes when it needs room and finds none in its chain.
+    /// Waits. The C library, and this one, take it behind the lock of a chain: whoever has it must
+    /// only try to lock a chain, not wait for one. It keeps nobody from locking the whole database.
+    pub fn freelist_lock(&self) -> Result<FreelistLock<'_>> {
+        self.lock_freelist(Wait::Block).map(FreelistLock)
+    }
+
+    /// Notes that another handle holds the lock of the free list on behalf of this one, which then
+    /// takes no lock for it. Undone by [`Db::freelist_unmark`].
+    pub fn freelist_mark(&self) {
+        self.locks.mark(LockByte::FREELIST);
+    }
+
+    pub fn freelist_unmark(&self) -> Result<()> {
+        self.locks.unlock(LockByte::FREELIST)
     }
 
     /// Locks the whole database for writing. Waits for everybody who is in a chain or stands on a
@@ -274,7 +302,7 @@ impl Db {
     #[cold]
     fn recover_and_lock(&self, byte: LockByte, rw: Rw, wait: Wait) -> Result<ByteLock<'_>> {
         loop {
-            self.recover_now()?;
+            self.recover_now(wait)?;
             let lock = self.lock_byte(byte, rw, wait)?;
             if !self.recovery_pending() {
                 return Ok(lock);
@@ -309,7 +337,7 @@ impl Db {
                 return Ok(lock);
             }
             drop(lock);
-            self.recover_now()?;
+            self.recover_now(wait)?;
         }
     }
 
@@ -326,11 +354,11 @@ impl Db {
     }
 
     /// Rolls an unfinished commit back while others may be waiting for the data.
-    pub(crate) fn recover_now(&self) -> Result<()> {
+    pub(crate) fn recover_now(&self, wait: Wait) -> Result<()> {
         let locks = &self.locks;
-        locks.lock_range(Range::DATA, Rw::Write, Wait::Block)?;
+        locks.lock_range(Range::DATA, Rw::Write, wait)?;
         let result = locks
-            .lock_range(Range::OPEN, Rw::Write, Wait::Block)
+            .lock_range(Range::OPEN, Rw::Write, wait)
             .and_then(|()| {
                 let result = self.recover(!self.uses_mutexes());
                 locks.unlock_range(Range::OPEN);
@@ -362,6 +390,10 @@ impl ChainLock<'_> {
         self.chain
     }
 }
+
+/// Holds the free list locked, until dropped. Not `Send`: a mutex belongs to its thread.
+#[must_use]
+pub struct FreelistLock<'db>(#[expect(dead_code, reason = "held for its drop")] ByteLock<'db>);
 
 /// Holds the transaction lock, until dropped.
 #[must_use]

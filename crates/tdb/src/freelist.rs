@@ -4,7 +4,7 @@
 //! The order of things is that of the C library, so that a file develops the same way whoever
 //! writes to it.
 
-use crate::db::Db;
+use crate::db::{Db, unless_blocked};
 use crate::error::{Error, Result};
 use crate::image::{Item, Walk};
 use crate::layout::{
@@ -20,27 +20,31 @@ pub(crate) struct Room {
     pub(crate) rec_len: u32,
 }
 
+/// Chains that a handle which may not wait looks through for a dead record, and looks as often
+/// whether the free list is still busy: usually it is so for less long.
+const CHAINS_TO_TRY: u32 = 64;
+
 /// Walks and expansions that find room in any sound file. Without a limit a broken free list would
 /// make the file grow for ever.
 const MAX_ROUNDS: u32 = 4;
 
 impl Db {
     /// Finds room for `content` bytes of key and data. The caller holds the chain of `hash` for
-    /// writing.
+    /// writing. [`Error::WouldBlock`] before anything is changed.
     pub(crate) fn allocate(&self, hash: u32, content: u32) -> Result<Room> {
         if self.max_dead.get() > 0
             && let Some(room) = self.allocate_without_waiting(hash, content)?
         {
             return Ok(room);
         }
-        let _freelist = self.lock_freelist(Wait::Block)?;
+        let _freelist = self.lock_freelist(self.wait.get())?;
         self.purge_and_allocate(hash, content)
     }
 
     /// Reuses a dead record of this or, if the free list is busy, of the chains that follow.
     /// `None` if everything is busy.
     fn allocate_without_waiting(&self, hash: u32, content: u32) -> Result<Option<Room>> {
-        for distance in 0..self.hash_size {
+        for distance in 0..self.chains_to_try() {
             let chain = self.bucket(hash.wrapping_add(distance));
             match self.lock_chain(chain, Rw::Write, Wait::Try) {
                 Ok(_lock) => {
@@ -58,6 +62,14 @@ impl Db {
             }
         }
         Ok(None)
+    }
+
+    /// Nobody who may not wait looks through a hundred thousand chains.
+    fn chains_to_try(&self) -> u32 {
+        match self.wait.get() {
+            Wait::Block => self.hash_size,
+            Wait::Try => self.hash_size.min(CHAINS_TO_TRY),
+        }
     }
 
     /// Takes the smallest dead record of `chain` that is large enough and that no traverse stands
@@ -108,7 +120,8 @@ impl Db {
     }
 
     /// Gives dead records of `chain` back to the free list, beyond the first `keep` of them. Those
-    /// that a traverse stands on stay. The chain is held for writing.
+    /// that a traverse stands on stay; and all of them if the free list is busy and this handle may
+    /// not wait for it. The chain is held for writing.
     pub(crate) fn free_dead(&self, chain: u32, keep: u32) -> Result<()> {
         let mut freelist = None;
         let mut dead = 0;
@@ -122,7 +135,10 @@ impl Db {
                 continue;
             }
             if freelist.is_none() {
-                freelist = Some(self.lock_freelist(Wait::Block)?);
+                freelist = unless_blocked(self.lock_freelist(self.wait.get()))?;
+                if freelist.is_none() {
+                    return Ok(());
+                }
             }
             if self.locks.record_is_unused(item.offset)? {
                 walk.unlink(&item)?;

@@ -228,7 +228,11 @@ impl Locks {
         }
         let holds_chain = held.iter().any(|entry| entry.byte.bucket().is_some());
         self.acquire(byte, rw, wait, holds_chain)?;
-        let first = byte.is_of_records() && !held.iter().any(|entry| entry.byte.is_of_records());
+        let first = match byte.bucket() {
+            // The lock of the free list alone does not keep commits, and so their ends, away.
+            Some(_) => !holds_chain,
+            None => byte.is_of_records() && !held.iter().any(|entry| entry.byte.is_of_records()),
+        };
         held.push(Held {
             byte,
             rw,

@@ -303,6 +303,7 @@ impl OpenOptions {
             hash_size,
             flags: Cell::new(flags),
             max_dead: Cell::new(max_dead),
+            wait: Cell::new(Wait::Block),
             read_only: self.read_only,
             read_traverses: Cell::new(0),
             transaction: Cell::new(None),

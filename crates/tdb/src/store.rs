@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::freelist::Room;
 use crate::image::Item;
 use crate::layout::{DATA_LEN_AT, Magic, RECORD_SIZE, Record, TAILER_SIZE, chain_head};
-use crate::lock::{Rw, Wait};
+use crate::lock::Rw;
 
 /// What [`Db::store`] does about a record that exists, or not.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -38,7 +38,7 @@ impl Db {
         data.clear();
         let hash = self.hash.hash(key);
         let chain = self.bucket(hash);
-        let _chain = self.lock_chain(chain, Rw::Read, Wait::Block)?;
+        let _chain = self.lock_chain(chain, Rw::Read, self.wait.get())?;
         let Some(item) = self.find(key, hash, chain)? else {
             return Ok(false);
         };
@@ -50,7 +50,7 @@ impl Db {
     pub fn exists(&self, key: &[u8]) -> Result<bool> {
         let hash = self.hash.hash(key);
         let chain = self.bucket(hash);
-        let _chain = self.lock_chain(chain, Rw::Read, Wait::Block)?;
+        let _chain = self.lock_chain(chain, Rw::Read, self.wait.get())?;
         Ok(self.find(key, hash, chain)?.is_some())
     }
 
@@ -65,7 +65,7 @@ impl Db {
         let data_len = content_len(parts.iter().copied())?;
         let hash = self.hash.hash(key);
         let chain = self.bucket(hash);
-        let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
+        let _chain = self.lock_chain(chain, Rw::Write, self.wait.get())?;
         let found = match mode {
             StoreMode::New => None,
             _ => self.find(key, hash, chain)?,
@@ -84,7 +84,7 @@ impl Db {
         let more = content_len([data])?;
         let hash = self.hash.hash(key);
         let chain = self.bucket(hash);
-        let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
+        let _chain = self.lock_chain(chain, Rw::Write, self.wait.get())?;
         let Some(found) = self.find(key, hash, chain)? else {
             return self.put(key, hash, None, &[data], more);
         };
@@ -107,7 +107,7 @@ impl Db {
         self.check_writable()?;
         let hash = self.hash.hash(key);
         let chain = self.bucket(hash);
-        let _chain = self.lock_chain(chain, Rw::Write, Wait::Block)?;
+        let _chain = self.lock_chain(chain, Rw::Write, self.wait.get())?;
         // A crash may have left an older record of the key behind the newest: it goes too.
         let mut deleted = false;
         while let Some(item) = self.find(key, hash, chain)? {

@@ -241,7 +241,10 @@ impl Db {
         let all = loop {
             match locks.lock_all(Rw::Write, Wait::Block, true) {
                 Ok(Taken::First) if locks.are_real() && self.recovery_pending() => {
-                    if let Err(error) = locks.unlock_all().and_then(|()| self.recover_now()) {
+                    if let Err(error) = locks
+                        .unlock_all()
+                        .and_then(|()| self.recover_now(Wait::Block))
+                    {
                         break Err(error);
                     }
                 }

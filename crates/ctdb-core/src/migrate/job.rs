@@ -18,7 +18,7 @@ use crate::vacuum::{VacuumOutcome, VacuumWork};
 /// out in the order in which they were asked for: nothing else keeps a request behind the record
 /// that is just arriving. The job is given back unchanged to [`crate::Node::on_record`] with the
 /// record as read, or to [`crate::Node::on_record_failed`] when the file cannot be locked or read.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct RecordJob {
     pub db: DbId,
     pub key: Bytes,
@@ -47,7 +47,8 @@ impl RecordJob {
 /// The shell carries out `write` under the same lock, releases the lock and gives the verdict
 /// back: to [`crate::Node::conclude`], which lets its packets go, or to
 /// [`crate::Node::abandon`] if the write failed, which forgets them and forces a recovery: a
-/// record must never be announced in a state that the file does not have.
+/// record must never be announced in a state that the file does not have. If the write would have to
+/// wait, and so has changed nothing, the verdict may also be dropped, and the job done again later.
 #[must_use]
 #[derive(Debug)]
 pub struct Verdict {
@@ -70,7 +71,7 @@ pub enum Write {
 }
 
 /// Why a record is looked at.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Work {
     /// A call of a local client (data-plane.md 3.3).
     ClientCall(ClientCall),
@@ -120,7 +121,7 @@ impl Work {
 }
 
 /// A call of a local client, which knows it by its own reqid.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct ClientCall {
     pub(crate) client: ClientId,
     pub(crate) reqid: ReqId,
@@ -128,7 +129,7 @@ pub(crate) struct ClientCall {
 }
 
 /// A call on its way through the nodes. The header stays that of the node that asks.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct PeerCall {
     /// Node that asks, from the header.
     pub(crate) requester: Pnn,

@@ -6,10 +6,14 @@ use ctdb_core::{Node, Record, RecordJob, Write};
 use ctdb_proto::RecordHeader;
 use tdb::{Db, StoreMode};
 
-/// What became of a job that found the chain locked by somebody else.
+/// What became of a job.
 pub(crate) enum Tried {
     Done,
+    /// Somebody else has the chain. Nothing has happened.
     Contended(RecordJob),
+    /// There is no room for the record without the free list, and somebody else has that. Nothing
+    /// has happened.
+    NeedsRoom(RecordJob),
 }
 
 /// Does a job if its chain can be locked without waiting. `value` is memory to be used again.
@@ -21,10 +25,7 @@ pub(crate) fn try_job(
     now: std::time::Instant,
 ) -> Tried {
     match handle.try_chainlock(&job.key.clone()) {
-        Ok(Some(lock)) => {
-            do_job(node, handle, job, value, now, || drop(lock));
-            Tried::Done
-        }
+        Ok(Some(lock)) => do_job(node, handle, job, value, now, || drop(lock)),
         Ok(None) => Tried::Contended(job),
         Err(error) => {
             node.on_record_failed(job, &error.to_string(), now);
@@ -35,6 +36,9 @@ pub(crate) fn try_job(
 
 /// Does a job whose chain is locked, or marked as locked by another handle. `unlock` is called
 /// between the write and the packets that tell of it.
+///
+/// The handle does not wait for the free list. If the write would have to, the decision is
+/// forgotten, which has changed nothing: while the job waits for room its record may change.
 pub(crate) fn do_job(
     node: &mut Node,
     handle: &Db,
@@ -42,22 +46,25 @@ pub(crate) fn do_job(
     value: &mut Vec<u8>,
     now: std::time::Instant,
     unlock: impl FnOnce(),
-) {
+) -> Tried {
     let record = match read(handle, &job.key, value) {
         Ok(record) => record,
         Err(error) => {
             unlock();
-            return node.on_record_failed(job, &error.to_string(), now);
+            node.on_record_failed(job, &error.to_string(), now);
+            return Tried::Done;
         }
     };
-    let key = job.key.clone();
+    let (key, again) = (job.key.clone(), job.clone());
     let verdict = node.on_record(job, record, now);
     let written = write(handle, &key, &verdict.write);
     unlock();
     match written {
         Ok(()) => node.conclude(verdict, now),
+        Err(tdb::Error::WouldBlock) => return Tried::NeedsRoom(again),
         Err(error) => node.abandon(verdict, &error.to_string(), now),
     }
+    Tried::Done
 }
 
 fn write(handle: &Db, key: &[u8], write: &Write) -> tdb::Result<()> {

@@ -1,15 +1,20 @@
 //! Carries out one event: finds the scripts, runs one after the other, collects what they say.
+//!
+//! Whatever asks the file system of the scripts is done by a thread, and waited for until the event
+//! runs out of time.
 
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::ExitStatus;
+use std::sync::Arc;
+use std::time::Duration;
 
 use ctdb_conf::LogLevel;
 use ctdb_core::EventOutcome;
 use ctdb_core::explain::ScriptFailure;
 use tokio::net::unix::pipe;
-use tokio::time::timeout_at;
+use tokio::time::{timeout, timeout_at};
 use tracing::{debug, error, warn};
 
 use super::status::{self, SOME_SCRIPT_FAILED, ScriptResult};
@@ -22,6 +27,9 @@ const OUTPUT_LIMIT: usize = 1024 * 1024;
 /// How much of the end of a script's output is kept to explain its failure.
 const KEPT_OUTPUT: usize = 1000;
 
+/// How long a hung script is spared for a debug script that does not start.
+const DEBUG_START_LIMIT: Duration = Duration::from_secs(10);
+
 /// How waiting for one script ended.
 enum ScriptEnd {
     GoOn,
@@ -32,15 +40,21 @@ enum ScriptEnd {
 /// Runs an event to its end, or to its deadline; says which script made it fail. Kills the running
 /// script when dropped.
 pub(super) async fn run_event(
-    setup: &ScriptSetup,
+    setup: &Arc<ScriptSetup>,
     request: &Request,
 ) -> (EventOutcome, Option<ScriptFailure>) {
-    let scripts = match script_names(&setup.dir) {
-        Ok(scripts) => scripts,
-        Err(error) => {
+    let dir = setup.dir.clone();
+    let listed = setup.starts.run(move || script_names(&dir));
+    let scripts = match timeout_at(request.deadline, listed).await {
+        Ok(Ok(scripts)) => scripts,
+        Ok(Err(error)) => {
             warn!("event script dir {}: {error}", setup.dir.display());
             let status = error.raw_os_error().unwrap_or(SOME_SCRIPT_FAILED);
             return (EventOutcome::Failed { status }, None);
+        }
+        Err(_) => {
+            warn!("event script dir {} does not answer", setup.dir.display());
+            return (EventOutcome::TimedOut, None);
         }
     };
     debug!(arguments = ?request.arguments, "running event {}", request.event);
@@ -81,8 +95,7 @@ fn is_script_name(name: &str) -> bool {
         && name.get(3..).is_some_and(|rest| rest.ends_with(".script"))
 }
 
-async fn run_script(setup: &ScriptSetup, request: &Request, file_name: &str) -> ScriptEnd {
-    const OWNER_MAY_EXECUTE: u32 = 0o100;
+async fn run_script(setup: &Arc<ScriptSetup>, request: &Request, file_name: &str) -> ScriptEnd {
     let path = setup.dir.join(file_name);
     let name = file_name.strip_suffix(".script").unwrap_or(file_name);
     let failure = |how: String, output: &[u8]| ScriptFailure {
@@ -94,18 +107,18 @@ async fn run_script(setup: &ScriptSetup, request: &Request, file_name: &str) -> 
         ScriptResult::Failed => ScriptEnd::Failed(failure(format!("cannot be run: {error}"), &[])),
         ScriptResult::Ok | ScriptResult::Disabled => ScriptEnd::GoOn,
     };
-    match std::fs::metadata(&path) {
-        Ok(found) if found.mode() & OWNER_MAY_EXECUTE == 0 => {
-            return ScriptEnd::GoOn;
-        }
-        Ok(_) => {}
-        Err(error) => return cannot_run(&error),
-    }
-    let (mut group, mut output) = match start(setup, request, &path, name) {
-        Ok(started) => started,
-        Err(error) => {
+    let started = start_in_thread(setup, request, &path, name);
+    let (mut group, mut output) = match timeout_at(request.deadline, started).await {
+        Ok(Ok(Some(started))) => started,
+        Ok(Ok(None)) => return ScriptEnd::GoOn,
+        Ok(Err(error)) => {
             warn!("event script {} cannot be run: {error}", path.display());
             return cannot_run(&error);
+        }
+        Err(_) => {
+            warn!("event script {} does not start", path.display());
+            let how = "it had not started when the event ran out of time";
+            return ScriptEnd::TimedOut(failure(how.into(), &[]));
         }
     };
     let mut text = Vec::new();
@@ -135,12 +148,30 @@ async fn run_script(setup: &ScriptSetup, request: &Request, file_name: &str) -> 
     }
 }
 
+/// Starts a script; if nobody waits for that any more, it is killed as soon as it has started.
+async fn start_in_thread(
+    setup: &Arc<ScriptSetup>,
+    request: &Request,
+    path: &Path,
+    name: &str,
+) -> io::Result<Option<(Group, pipe::Receiver)>> {
+    let (setup_of_it, request) = (Arc::clone(setup), request.clone());
+    let (path, name) = (path.to_owned(), name.to_owned());
+    let start = move || start(&setup_of_it, &request, &path, &name);
+    setup.starts.run(start).await
+}
+
+/// `None` for a script that its owner may not execute.
 fn start(
     setup: &ScriptSetup,
     request: &Request,
     path: &Path,
     name: &str,
-) -> io::Result<(Group, pipe::Receiver)> {
+) -> io::Result<Option<(Group, pipe::Receiver)>> {
+    const OWNER_MAY_EXECUTE: u32 = 0o100;
+    if std::fs::metadata(path)?.mode() & OWNER_MAY_EXECUTE == 0 {
+        return Ok(None);
+    }
     let (output, stdout, stderr) = output_pipe()?;
     let mut command = setup.environment.command(path);
     command
@@ -148,7 +179,7 @@ fn start(
         .arg(&request.event)
         .args(&request.arguments);
     let child = command.stdout(stdout).stderr(stderr).spawn()?;
-    Ok((Group::new(child), output))
+    Ok(Some((Group::new(child), output)))
 }
 
 /// Waits for the end of the script itself, reading its output meanwhile. What it leaves running in
@@ -204,32 +235,32 @@ fn read_available(output: &pipe::Receiver, text: &mut Vec<u8>) -> bool {
 
 /// Ends a script that is past its deadline, in the background: the event itself is over. The debug
 /// script looks at it first. Unlike the original we never leave it running.
-fn end_hung_script(setup: &ScriptSetup, request: &Request, group: Group) {
-    let debug = setup.debug_script.clone().zip(group.pid());
-    let environment = setup.environment.clone();
-    let event = request.event.clone();
+fn end_hung_script(setup: &Arc<ScriptSetup>, request: &Request, group: Group) {
+    let (setup, event) = (Arc::clone(setup), request.event.clone());
     tokio::spawn(async move {
-        if let Some((script, pid)) = debug {
-            let result = output_pipe().and_then(|(output, stdout, stderr)| {
-                let mut command = environment.command(&script);
-                command
-                    .arg(pid.to_string())
-                    .arg(&event)
-                    .stdout(stdout)
-                    .stderr(stderr);
-                command.spawn().map(|child| (child, output))
-            });
-            match result {
-                Ok((child, output)) => {
-                    let mut child = Group::new(child);
-                    log_output("event_debug: ", output, LogLevel::ERROR).await;
-                    let _ = child.child().wait().await;
-                }
-                Err(error) => warn!("debug script {}: {error}", script.display()),
-            }
+        if let Some((script, pid)) = setup.debug_script.as_deref().zip(group.pid())
+            && let Err(error) = debug(&setup, script, pid, event).await
+        {
+            warn!("debug script {}: {error}", script.display());
         }
         group.terminate().await;
     });
+}
+
+/// Runs the debug script to its end.
+async fn debug(setup: &ScriptSetup, script: &Path, pid: u32, event: String) -> io::Result<()> {
+    let mut command = setup.environment.command(script);
+    command.arg(pid.to_string()).arg(event);
+    let started = setup.debug_starts.run(move || {
+        let (output, stdout, stderr) = output_pipe()?;
+        let child = command.stdout(stdout).stderr(stderr).spawn()?;
+        Ok((Group::new(child), output))
+    });
+    let (mut child, output) = timeout(DEBUG_START_LIMIT, started)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::other("it does not start")))?;
+    log_output("event_debug: ", output, LogLevel::ERROR).await;
+    child.child().wait().await.map(drop)
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ fn fixture() -> Fixture {
         dir: dir.path().join("legacy"),
         environment,
         debug_script: None,
+        starts: InTurn::default(),
+        debug_starts: InTurn::default(),
     };
     fs::create_dir(&setup.dir).unwrap();
     Fixture {
