@@ -25,7 +25,7 @@ pub(crate) mod work;
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ctdb_core::{DbFailure, RecordJob};
@@ -62,7 +62,13 @@ pub(crate) struct DbFile {
     spares: Mutex<Vec<Db>>,
     /// Handles count changes in the file (data-plane.md 1.7).
     seqnum: AtomicBool,
+    /// How often it was frozen.
+    freezes: AtomicU32,
 }
+
+/// Which time between two freezes something belongs to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Era(u32);
 
 impl DbFile {
     pub(crate) fn new(name: String, kind: DbFlags, path: PathBuf, options: OpenOptions) -> Self {
@@ -76,7 +82,17 @@ impl DbFile {
             options,
             spares: Mutex::default(),
             seqnum: AtomicBool::new(false),
+            freezes: AtomicU32::new(0),
         }
+    }
+
+    /// A freeze begins: what still waits for its lock comes too late.
+    pub(crate) fn freeze_begins(&self) {
+        self.freezes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn era(&self) -> Era {
+        Era(self.freezes.load(Ordering::Relaxed))
     }
 
     /// A handle for the calling thread alone. May wait for others who open the file.

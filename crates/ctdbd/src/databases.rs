@@ -106,6 +106,7 @@ impl Databases {
         let file = Arc::clone(&database.file);
         match op {
             DbOp::Freeze if database.freezer.is_none() => {
+                file.freeze_begins();
                 let me = self.setup.pnn;
                 let freezer = Freezer::start(ticket, &file, me, &self.threads, &self.lanes);
                 database.freezer = Some(freezer);
@@ -141,8 +142,10 @@ impl Databases {
                 self.in_thread(ticket, move |_| work::repack(&file, min_free));
             }
             DbOp::Update { records } => {
-                let (me, map) = (self.setup.pnn, node.vnn_map().clone());
-                self.in_thread(ticket, move |_| work::update(&file, me, &records, &map));
+                let (me, map, era) = (self.setup.pnn, node.vnn_map().clone(), file.era());
+                self.in_thread(ticket, move |_| {
+                    work::update(&file, me, &records, &map, era)
+                });
             }
             DbOp::Traverse {
                 only_dmaster,

@@ -9,9 +9,9 @@ use ctdb_core::{DbAnswer, DbFailure, Record, Ticket};
 use ctdb_proto::{Pnn, RecBuffer, RecordHeader, RecordRef, VnnMap, Wire};
 use tdb::Db;
 
-use super::DbFile;
 use super::batch::{self, Selection};
 use super::freeze::seqnum;
+use super::{DbFile, Era};
 use crate::event::ShellEvent;
 use crate::lanes::Lanes;
 
@@ -103,12 +103,14 @@ pub(crate) fn read_seqnum(file: &DbFile) -> Result<DbAnswer, DbFailure> {
         .map_err(|error| file.failure(&error))
 }
 
-/// Stores the records of a commit, all or none (data-plane.md 7.3).
+/// Stores the records of a commit, all or none (data-plane.md 7.3). One that gets the lock only
+/// after a freeze is refused: the recovery has not seen it, and no other node would have it.
 pub(crate) fn update(
     file: &DbFile,
     me: Pnn,
     mut records: &[u8],
     vnn_map: &VnnMap,
+    era: Era,
 ) -> Result<DbAnswer, DbFailure> {
     let buffer = RecBuffer::decode(&mut records).map_err(|error| file.failure(&error))?;
     buffer
@@ -117,6 +119,9 @@ pub(crate) fn update(
     let db = file.open()?;
     let volatile = file.kind.is_volatile();
     let stored = in_transaction(&db, |db| {
+        if file.era() != era {
+            return Err("a recovery came first".to_owned());
+        }
         buffer
             .iter()
             .try_for_each(|record| update_record(db, me, record, volatile.then_some(vnn_map)))
@@ -275,13 +280,28 @@ mod tests {
         let file = persistent(&dir);
         let map = no_nodes();
         let good = buffer(&file, &[("a", 3, "one"), ("b", 3, "two")]);
-        assert_eq!(update(&file, pnn(), &good, &map), Ok(DbAnswer::Done));
+        let stored = update(&file, pnn(), &good, &map, file.era());
+        assert_eq!(stored, Ok(DbAnswer::Done));
         // The second record is older than what is stored: neither of the two may change.
         let bad = buffer(&file, &[("a", 4, "new"), ("b", 2, "old")]);
-        let failure = update(&file, pnn(), &bad, &map).unwrap_err();
+        let failure = update(&file, pnn(), &bad, &map, file.era()).unwrap_err();
         assert!(failure.0.contains("larger RSN"), "{failure}");
         assert_eq!(data(&file, "a").as_deref(), Some("one"));
         assert_eq!(data(&file, "b").as_deref(), Some("two"));
+    }
+
+    #[test]
+    fn a_commit_that_waited_until_after_a_freeze_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = persistent(&dir);
+        let records = buffer(&file, &[("a", 3, "one")]);
+        let asked = file.era();
+        file.freeze_begins();
+        let failure = update(&file, pnn(), &records, &no_nodes(), asked).unwrap_err();
+        assert!(failure.0.contains("a recovery came first"), "{failure}");
+        assert_eq!(data(&file, "a"), None);
+        let stored = update(&file, pnn(), &records, &no_nodes(), file.era());
+        assert_eq!(stored, Ok(DbAnswer::Done));
     }
 
     #[test]
@@ -322,7 +342,7 @@ mod tests {
         builder.push_record(ReqId(0), ctdb_proto::DB_SEQNUM_KEY, &header, &number);
         let records = builder.finish().to_bytes();
         assert_eq!(
-            update(&file, pnn(), &records, &no_nodes()),
+            update(&file, pnn(), &records, &no_nodes(), file.era()),
             Ok(DbAnswer::Done)
         );
         assert_eq!(read_seqnum(&file), Ok(DbAnswer::Number(77)));
