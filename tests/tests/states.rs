@@ -20,6 +20,7 @@ fn a_node_moves_through_its_states_and_all_nodes_show_it() -> TestResult {
     stopped_and_continued(&cluster);
     banned_and_unbanned(&cluster);
     ban_ends_by_itself(&cluster);
+    bans_are_disabled(&cluster);
     the_leader_stops(&cluster);
     Ok(())
 }
@@ -54,6 +55,21 @@ fn banned_and_unbanned(cluster: &TestCluster) {
     cluster.ctdb(1, &["unban"]);
     wait_healthy(cluster);
     step("banned and unbanned");
+}
+
+/// The daemon ignores the order then, and nobody waits for what does not come.
+fn bans_are_disabled(cluster: &TestCluster) {
+    cluster.ctdb(1, &["setvar", "EnableBans", "0"]);
+    let output = cluster.at(0).ctdb(["ban", "300", "-n", "1"]);
+    let output = output.expect("the tool ends");
+    assert!(!output.success(), "{output:?}");
+    assert!(
+        output.stderr.contains("Bans are disabled on node 1"),
+        "{output:?}"
+    );
+    cluster.ctdb(1, &["setvar", "EnableBans", "1"]);
+    wait_healthy(cluster);
+    step("no ban while bans are disabled");
 }
 
 fn ban_ends_by_itself(cluster: &TestCluster) {

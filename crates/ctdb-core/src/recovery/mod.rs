@@ -376,7 +376,7 @@ impl Recovery {
             .values()
             .filter(|db| db.is_recovered())
             .count();
-        info!(target: LOG, "{recovered} of {all} databases recovered");
+        error!(target: LOG, "{recovered} of {all} databases recovered");
         if recovered == all {
             return Vec::new();
         }

@@ -139,6 +139,11 @@ async fn change_flag(context: &mut Context, change: &FlagChange) -> Outcome {
         .map_err(|error| {
             Failure::from(error).and(format!("Failed to {} node {node}", change.verb))
         })?;
+    if takes_seconds && context.target().get_tunable("EnableBans").await.ok() == Some(0) {
+        // The daemon has ignored the order; the original waits for ever.
+        let text = format!("Bans are disabled on node {node} (tunable EnableBans)");
+        return Err(Failure::new(text));
+    }
     wait_for_flag(context, change).await?;
     takeover_run(context).await
 }
