@@ -32,6 +32,7 @@ use crate::log::Log;
 use crate::nodes_list::NodesReader;
 use crate::peer::{LinkId, Peers, accept_peers};
 use crate::scripts::Scripts;
+use crate::stalls::Stalls;
 
 /// Events handled before the sockets are written to. More make larger writes and later answers.
 const TURN_LIMIT: usize = 128;
@@ -99,20 +100,28 @@ impl CoreTask {
         let sleep = tokio::time::sleep_until(self.node.poll_timeout(Instant::now()).into());
         tokio::pin!(sleep);
         self.carry_out_effects();
+        let mut stalls = Stalls::new(Instant::now());
         loop {
             self.flush();
             if let Some(exit) = self.exit {
                 return exit;
             }
             // Waking the node too early is harmless, and cheaper than moving the timer each turn.
-            let wake = self.node.poll_timeout(Instant::now()).into();
+            let now = Instant::now();
+            stalls.turn_ended(now);
+            let wake = self.node.poll_timeout(now).into();
             if wake < sleep.deadline() || sleep.is_elapsed() {
                 sleep.as_mut().reset(wake);
             }
-            tokio::select! {
+            let event = tokio::select! {
                 biased;
-                () = &mut sleep => self.node.handle_timeout(Instant::now()),
-                event = self.inbox.next() => self.handle(event),
+                () = &mut sleep => None,
+                event = self.inbox.next() => Some(event),
+            };
+            stalls.turn_began(Instant::now());
+            match event {
+                Some(event) => self.handle(event),
+                None => self.node.handle_timeout(Instant::now()),
             }
             self.carry_out_effects();
             for _ in 1..TURN_LIMIT {

@@ -6,7 +6,7 @@
 //! | module | owns |
 //! |---|---|
 //! | [`start`], [`settings`], [`arguments`], [`background`], [`pid_file`], [`listen`] | the start |
-//! | [`core_task`], [`event`], [`lanes`] | the loop around the node, and the ways into it |
+//! | [`core_task`], [`stalls`], [`event`], [`lanes`] | the loop around the node, and the ways into it |
 //! | [`socket`], [`connection`], [`peer`], [`client`], [`unanswered`] | sockets |
 //! | [`database`], [`databases`], [`threads`] | TDB files, and the threads that wait for them |
 //! | [`children`], [`scripts`], [`cluster_lock`] | child processes |
@@ -33,6 +33,7 @@ mod scripts;
 mod settings;
 mod signals;
 mod socket;
+mod stalls;
 mod start;
 mod threads;
 mod unanswered;
