@@ -110,6 +110,13 @@ impl Db {
     /// Gives dead records of `chain` back to the free list, beyond the first `keep` of them. Those
     /// that a traverse stands on stay. The chain is held for writing.
     pub(crate) fn free_dead(&self, chain: u32, keep: u32) -> Result<()> {
+        // While the database is written anew there is no free list.
+        let noted = self
+            .image
+            .with_changes(|changes, _| changes.note_dead(chain));
+        if noted == Some(true) {
+            return Ok(());
+        }
         let mut freelist = None;
         let mut dead = 0;
         let mut walk = self.image.chain(chain)?;
@@ -336,7 +343,7 @@ impl Db {
     }
 
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.
-    fn expand(&self, wanted: u32) -> Result<()> {
+    pub(crate) fn expand(&self, wanted: u32) -> Result<()> {
         self.adopt_tail()?;
         let size = self.image.size();
         let more = growth(size, wanted, page_size());

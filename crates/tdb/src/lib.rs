@@ -38,6 +38,7 @@ mod overlay;
 mod recovery;
 mod repack;
 mod rescue;
+mod rewrite;
 mod store;
 mod summary;
 mod tail;
@@ -47,7 +48,7 @@ mod wipe;
 
 pub use backend::Backend;
 pub use check::CheckReport;
-pub use db::{AllLock, ChainLock, Db, TransactionLock};
+pub use db::{AllLock, ChainLock, Db, KeyPlace, TransactionLock};
 pub use error::{Error, ErrorCode, OpenError, Result};
 pub use hash::{HashKind, hash_jenkins, hash_old};
 pub use layout::ByteOrder;
