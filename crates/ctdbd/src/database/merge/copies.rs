@@ -23,11 +23,11 @@ use tdb::Db;
 
 use super::MergeRules;
 
-/// Parts of a database. A database of a gigabyte has parts of a few megabytes.
-const PARTS: usize = 256;
+/// Parts of a database. A database of a gigabyte has parts of a megabyte, times the nodes.
+const PARTS: usize = 1024;
 
 /// Bytes of records that are kept before some are written to the file.
-const KEEP: usize = 32 * 1024 * 1024;
+const KEEP: usize = 16 * 1024 * 1024;
 
 /// The copies of a database.
 pub(super) struct Copies {
@@ -95,7 +95,7 @@ impl Copies {
             self.write(self.merged)?;
         }
         // One node is far ahead of another, or they come in another order.
-        if self.kept > KEEP / 2 {
+        if self.kept > KEEP / 4 * 3 {
             self.write(PARTS)?;
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Copies {
             Some(file) => file,
             none => none.insert(nameless(&self.dir)?),
         };
-        for part in self.parts[..end].iter_mut() {
+        for part in &mut self.parts[..end] {
             let bytes = std::mem::take(&mut part.kept);
             if bytes.is_empty() {
                 continue;
