@@ -4,7 +4,7 @@
 //! recovery writes a whole database anew, has the others in a file of its own without a name. Blocks
 //! in room that is free in the database are written where they are ([`InPlace`]).
 
-mod in_place;
+pub(crate) mod in_place;
 
 use std::ops::Range;
 

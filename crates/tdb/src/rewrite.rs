@@ -14,10 +14,12 @@ use std::ops::Range;
 use crate::backend::length;
 use crate::db::Db;
 use crate::error::{Error, Result};
+use crate::freelist::Room;
 use crate::layout::{
     FREELIST_HEAD, Magic, RECORD_SIZE, Record, SEQUENCE_NUMBER, TAILER_SIZE, chain_head, padded_len,
 };
 use crate::mutex::page_size;
+use crate::overlay::in_place::COLLECTED;
 
 impl Db {
     /// Deletes all records like [`Db::wipe_all`], in a transaction that is going to store about as
@@ -104,16 +106,38 @@ impl Db {
         let Some(offset) = self.room_in_place(total)? else {
             return Ok(false);
         };
-        let head = chain_head(self.bucket(hash));
+        if total as usize > COLLECTED {
+            self.image
+                .with_changes(|changes, below| changes.skip_in_place(below, total))
+                .transpose()?;
+            let tail = Record::free(0, rec_len);
+            self.image.set_tailer(offset, &tail)?;
+            self.link(key, hash, Room { offset, rec_len }, parts, data_len)?;
+            return Ok(true);
+        }
         let record = Record {
-            next: self.image.word(head)?,
+            next: 0,
             rec_len,
             key_len: length(key),
             data_len,
             full_hash: hash,
             magic: Magic::USED,
         };
-        let order = self.image.order();
+        self.append_in_place(offset, record, key, parts)?;
+        Ok(true)
+    }
+
+    /// Adds a short record, and makes it the first of its chain.
+    fn append_in_place(
+        &self,
+        offset: u32,
+        mut record: Record,
+        key: &[u8],
+        parts: &[&[u8]],
+    ) -> Result<()> {
+        let head = chain_head(self.bucket(record.full_hash));
+        record.next = self.image.word(head)?;
+        let (order, total) = (self.image.order(), record.tailer());
         let add_to = |bytes: &mut Vec<u8>| {
             let end = bytes.len() + total as usize;
             bytes.extend_from_slice(&record.encode(order));
@@ -121,13 +145,12 @@ impl Db {
                 bytes.extend_from_slice(part);
             }
             bytes.resize(end - TAILER_SIZE as usize, 0);
-            bytes.extend_from_slice(&order.bytes(record.tailer()));
+            bytes.extend_from_slice(&order.bytes(total));
         };
         self.image
             .with_changes(|changes, below| changes.fill_in_place(below, total, add_to))
             .transpose()?;
-        self.image.set_word(head, offset)?;
-        Ok(true)
+        self.image.set_word(head, offset)
     }
 
     fn reserve(&self, len: u32) -> Result<Option<u32>> {

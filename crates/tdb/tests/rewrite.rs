@@ -112,7 +112,12 @@ fn what_is_changed_while_it_is_written_anew_is_as_in_any_transaction() {
         let mut now = Records::new();
         for _ in 0..random.usize(0..400) {
             let key = vec![random.u8(0..60); 1 + random.usize(0..20)];
-            let data = vec![random.u8(..); random.usize(0..3000)];
+            let longest = if random.u8(0..100) == 0 {
+                400_000
+            } else {
+                3000
+            };
+            let data = vec![random.u8(..); random.usize(0..longest)];
             match random.u8(0..100) {
                 0..70 => {
                     db.store(&key, &data, StoreMode::Replace).unwrap();

@@ -13,7 +13,7 @@ use crate::layout::{RECORD_SIZE, TAILER_SIZE};
 use crate::overlay::{Overlay, Piece, Place, block_len, position};
 
 /// Bytes that are collected before they are written.
-const COLLECTED: usize = 256 * 1024;
+pub(crate) const COLLECTED: usize = 256 * 1024;
 
 /// What each end of the room leaves of a free record, at least: enough for a free record.
 const EDGE: u32 = RECORD_SIZE + TAILER_SIZE;
@@ -106,6 +106,13 @@ impl Overlay {
         };
         in_place.flush(below).inspect_err(|_| self.broken = true)?;
         Ok(Some(in_place.finish()))
+    }
+
+    /// Leaves it to later writes to fill what was reserved.
+    pub(crate) fn skip_in_place(&mut self, below: &dyn Backend, len: u32) -> Result<()> {
+        let in_place = self.in_place.as_mut();
+        let skipped = in_place.map_or(Ok(()), |in_place| in_place.skip(below, len));
+        skipped.inspect_err(|_| self.broken = true)
     }
 
     /// Remembers a chain with deleted records. False if nothing is being filled.
@@ -220,14 +227,26 @@ impl InPlace {
         let before = self.collected.len();
         fill(&mut self.collected);
         debug_assert_eq!(self.collected.len() - before, len as usize);
-        self.room.start += len;
-        if let Some(filled) = self.filled.last_mut() {
-            filled.end = self.room.start;
-        }
+        self.advance(len);
         if self.collected.len() >= COLLECTED {
             self.flush(below)?;
         }
         Ok(())
+    }
+
+    /// Leaves it to later writes to fill what was reserved.
+    fn skip(&mut self, below: &dyn Backend, len: u32) -> Result<()> {
+        self.flush(below)?;
+        self.advance(len);
+        self.collected_at = self.room.start;
+        Ok(())
+    }
+
+    fn advance(&mut self, len: u32) {
+        self.room.start += len;
+        if let Some(filled) = self.filled.last_mut() {
+            filled.end = self.room.start;
+        }
     }
 
     /// Writes what has been collected. After it the last block may be in the database in part.
