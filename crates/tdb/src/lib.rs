@@ -15,6 +15,7 @@
 //! | `summary`     | how its space is used; `wipe`: removing all records                        |
 //! | `freelist`    | room for records; `repack`: free space back in one piece                   |
 //! | `transaction` | many changes that survive a crash together; `overlay`: what they changed     |
+//! | `rewrite`     | a transaction that writes all records anew, once                           |
 //! | `recovery`    | rolling back a commit that was cut short                                   |
 //! | `lock`        | kernel locks, nesting, marks                                               |
 //! | `mutex`       | the robust mutexes in the file (unsafe)                                    |
