@@ -54,6 +54,7 @@ impl Db {
     /// Keeps others from writing while the whole file is read. Nothing for a handle that takes no
     /// locks, or has the whole database locked already.
     pub(crate) fn lock_to_look(&self) -> Result<Option<AllLock<'_>>> {
+        self.seal()?;
         match (self.read_only, self.locks.all_held()) {
             (false, None) => self.lockall_read().map(Some),
             _ => Ok(None),

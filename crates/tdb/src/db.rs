@@ -37,6 +37,15 @@ pub struct Db {
     pub(crate) opened: Opened,
 }
 
+/// An order of keys that puts those of a hash chain side by side. Few keys share a place.
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
+pub struct KeyPlace {
+    /// Number of the hash chain.
+    pub chain: u32,
+    /// Hash of the key.
+    pub hash: u32,
+}
+
 /// How a handle came to be.
 pub(crate) struct Opened {
     pub(crate) path: PathBuf,
@@ -82,6 +91,13 @@ impl Db {
     /// Number of the hash chain that `key` belongs to.
     pub fn chain_of(&self, key: &[u8]) -> u32 {
         self.bucket(self.hash.hash(key))
+    }
+
+    /// Where the record of `key` belongs among all records.
+    pub fn place_of(&self, key: &[u8]) -> KeyPlace {
+        let hash = self.hash.hash(key);
+        let chain = self.bucket(hash);
+        KeyPlace { chain, hash }
     }
 
     /// Bytes of the file, without its mutex area.

@@ -123,6 +123,13 @@ impl Db {
     /// that a traverse stands on stay; and all of them if the free list is busy and this handle may
     /// not wait for it. The chain is held for writing.
     pub(crate) fn free_dead(&self, chain: u32, keep: u32) -> Result<()> {
+        // While the database is written anew there is no free list.
+        let noted = self
+            .image
+            .with_changes(|changes, _| changes.note_dead(chain));
+        if noted == Some(true) {
+            return Ok(());
+        }
         let mut freelist = None;
         let mut dead = 0;
         let mut walk = self.image.chain(chain)?;
@@ -352,7 +359,7 @@ impl Db {
     }
 
     /// Grows the file by at least `wanted` bytes and frees them. The free list is held.
-    fn expand(&self, wanted: u32) -> Result<()> {
+    pub(crate) fn expand(&self, wanted: u32) -> Result<()> {
         self.adopt_tail()?;
         let size = self.image.size();
         let more = growth(size, wanted, page_size());

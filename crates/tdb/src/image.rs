@@ -75,10 +75,28 @@ impl Image {
         Ok(())
     }
 
+    /// Has changes kept apart again, which [`Self::end`] returned.
+    pub(crate) fn resume(&self, changes: Option<Overlay>) {
+        self.overlaid.set(changes.is_some());
+        *self.overlay.borrow_mut() = changes;
+    }
+
     /// Ends what [`Self::begin`] began. The changes are in the result, and nowhere else.
     pub(crate) fn end(&self) -> Option<Overlay> {
         self.overlaid.set(false);
         self.overlay.borrow_mut().take()
+    }
+
+    /// Does something with the changes and with what is below them. `None` if no transaction runs.
+    pub(crate) fn with_changes<R>(
+        &self,
+        act: impl FnOnce(&mut Overlay, &dyn Backend) -> R,
+    ) -> Option<R> {
+        if !self.overlaid.get() {
+            return None;
+        }
+        let mut overlay = self.overlay.borrow_mut();
+        overlay.as_mut().map(|overlay| act(overlay, self.backend()))
     }
 
     /// The changes so far.

@@ -15,6 +15,7 @@
 //! | `summary`     | how its space is used; `wipe`: removing all records                        |
 //! | `freelist`    | room for records; `repack`: free space back in one piece                   |
 //! | `transaction` | many changes that survive a crash together; `overlay`: what they changed     |
+//! | `rewrite`     | a transaction that writes all records anew, once                           |
 //! | `recovery`    | rolling back a commit that was cut short                                   |
 //! | `lock`        | kernel locks, nesting, marks                                               |
 //! | `mutex`       | the robust mutexes in the file (unsafe)                                    |
@@ -39,6 +40,7 @@ mod overlay;
 mod recovery;
 mod repack;
 mod rescue;
+mod rewrite;
 mod store;
 mod summary;
 mod tail;
@@ -48,7 +50,7 @@ mod wipe;
 
 pub use backend::Backend;
 pub use check::CheckReport;
-pub use db::{AllLock, ChainLock, Db, FreelistLock, TransactionLock};
+pub use db::{AllLock, ChainLock, Db, FreelistLock, KeyPlace, TransactionLock};
 pub use error::{Error, ErrorCode, OpenError, Result};
 pub use hash::{HashKind, hash_jenkins, hash_old};
 pub use layout::ByteOrder;

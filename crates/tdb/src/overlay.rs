@@ -1,7 +1,10 @@
 //! What a transaction has changed, kept apart until it commits (`tdb.md` 6).
 //!
 //! The first [`IN_MEMORY`] changed blocks are in memory. A transaction that changes more, as when a
-//! recovery writes a whole database anew, has the others in a file of its own without a name.
+//! recovery writes a whole database anew, has the others in a file of its own without a name. Blocks
+//! in room that is free in the database are written where they are ([`InPlace`]).
+
+pub(crate) mod in_place;
 
 use std::ops::Range;
 
@@ -9,6 +12,7 @@ use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::map::FileBackend;
 use crate::mutex::page_size;
+use in_place::InPlace;
 
 /// Changed blocks that are kept in memory: 4 MiB.
 const IN_MEMORY: usize = 1024;
@@ -22,6 +26,7 @@ pub(crate) struct Overlay {
     places: Vec<Place>,
     memory: Vec<Vec<u8>>,
     spill: Spill,
+    in_place: Option<InPlace>,
     block_size: u32,
     /// Size of the database when the transaction began.
     old_size: u32,
@@ -40,6 +45,8 @@ enum Place {
     Memory(u32),
     /// Offset of the changed block in the file.
     Spilled(u32),
+    /// In the database, in the middle of free room: it is changed there.
+    Free,
 }
 
 /// The file for what does not stay in memory, made when it is needed.
@@ -76,6 +83,7 @@ impl Overlay {
             places: Vec::new(),
             memory: Vec::new(),
             spill: spill.map_or(Spill::None, Spill::Ready),
+            in_place: None,
             block_size: page_size(),
             old_size: size,
             size,
@@ -134,6 +142,7 @@ impl Overlay {
                 Ok(())
             }
             Place::Spilled(start) => self.spill.read(start, at, out),
+            Place::Free => self.read_in_place(below, block, at, out),
             Place::Below => self.read_below(below, self.start(block) + at as u64, out),
         }
     }
@@ -156,15 +165,16 @@ impl Overlay {
                 Ok(())
             }
             Place::Spilled(start) => self.spill.write(start, piece.at, data),
+            Place::Free => self.write_in_place(below, piece, data),
             Place::Below => Ok(()),
         }
     }
 
-    /// Offset and length of each changed block, in ascending order.
+    /// Offset and length of each changed block that the commit has to write, in ascending order.
     pub(crate) fn changed(&self) -> impl Iterator<Item = (u32, usize)> {
         let numbers = (0..).zip(&self.places);
         numbers
-            .filter(|(_, place)| **place != Place::Below)
+            .filter(|(_, place)| !matches!(place, Place::Below | Place::Free))
             .map(|(number, _)| {
                 let len = block_len(number, self.block_size, self.size);
                 (number * self.block_size, len)
@@ -199,11 +209,15 @@ impl Overlay {
         self.read_below(below, self.start(number), &mut bytes)?;
         let place = self.keep(bytes)?;
         let index = number as usize;
-        if self.places.len() <= index {
-            self.places.resize(index + 1, Place::Below);
-        }
+        self.know_places_until(index + 1);
         self.places[index] = place;
         Ok(place)
+    }
+
+    fn know_places_until(&mut self, end: usize) {
+        if self.places.len() < end {
+            self.places.resize(end, Place::Below);
+        }
     }
 
     fn keep(&mut self, block: Vec<u8>) -> Result<Place> {

@@ -40,6 +40,7 @@ impl Db {
     }
 
     fn freelist_size_for(&self, wait: Wait) -> Result<u64> {
+        self.seal()?;
         if self.check_writable().is_err() {
             return Ok(self.free_space()?.entries);
         }

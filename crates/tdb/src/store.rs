@@ -161,8 +161,10 @@ impl Db {
         let content = content_len([key])?
             .checked_add(data_len)
             .ok_or(Error::TooLarge)?;
-        let room = self.allocate(hash, content)?;
-        self.link(key, hash, room, parts, data_len)?;
+        if !self.write_anew(key, hash, parts, data_len)? {
+            let room = self.allocate(hash, content)?;
+            self.link(key, hash, room, parts, data_len)?;
+        }
         // Only now, with the new record in place, the old one goes: neither a full disk nor a
         // crash in between may lose the value. (The C library deletes first.)
         if let Some(old) = old {

@@ -205,9 +205,37 @@ impl Db {
             .inspect_err(|_| self.finish_transaction())
     }
 
+    /// Whether there are transactions inside of the running one.
+    pub(crate) fn is_nested(&self) -> bool {
+        self.transaction
+            .get()
+            .is_some_and(|running| running.nested > 0)
+    }
+
+    /// A whole commit of what is changed at the moment, in the middle of a transaction whose own
+    /// changes are kept elsewhere.
+    pub(crate) fn commit_apart(&self) -> Result<()> {
+        let committed = self
+            .prepare()
+            .and_then(|()| match self.current()?.prepared {
+                Some(area) => self.write_back(area),
+                None => Ok(()),
+            });
+        drop(self.image.end());
+        if let Some(running) = self.transaction.get() {
+            let prepared = None;
+            self.transaction.set(Some(Transaction {
+                prepared,
+                ..running
+            }));
+        }
+        self.locks.unlock_range(LockRange::OPEN);
+        committed
+    }
+
     /// How to make a file for what a large transaction changes: beside the database, where there
     /// must be room for as much anyway.
-    fn spill(&self) -> Option<OpenSpill> {
+    pub(crate) fn spill(&self) -> Option<OpenSpill> {
         let dir = self.path().parent()?;
         let is_here = dir.as_os_str().is_empty();
         let dir = if is_here { Path::new(".") } else { dir }.to_owned();
@@ -227,6 +255,7 @@ impl Db {
         if self.flags.get().contains(Flags::DISALLOW_NESTING) {
             return Err(Error::Nesting);
         }
+        self.seal()?;
         let nested = transaction.nested + 1;
         self.transaction.set(Some(Transaction {
             nested,
@@ -286,6 +315,7 @@ impl Db {
 
     /// Gets everything ready that the changes need, up to the mark that makes the log valid.
     fn prepare(&self) -> Result<()> {
+        self.seal()?;
         if self.no_changes() {
             return Ok(());
         }

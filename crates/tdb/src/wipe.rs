@@ -12,6 +12,7 @@ impl Db {
     pub fn wipe_all(&self) -> Result<()> {
         self.check_writable()?;
         let _all = self.lockall()?;
+        self.seal()?;
         let size = self.image.refresh()?;
         let area = self.recovery_area(size)?;
         for chain in 0..self.hash_size {
@@ -30,7 +31,7 @@ impl Db {
     }
 
     /// Where the recovery area begins and ends, if there is one.
-    fn recovery_area(&self, size: u32) -> Result<Option<(u32, u32)>> {
+    pub(crate) fn recovery_area(&self, size: u32) -> Result<Option<(u32, u32)>> {
         let start = self.image.word(RECOVERY_START)?;
         if start == 0 {
             return Ok(None);
@@ -56,7 +57,7 @@ impl Db {
     }
 
     /// Makes one free record of a range, and the only one in front of those in the list.
-    fn free_range(&self, start: u32, end: u32) -> Result<()> {
+    pub(crate) fn free_range(&self, start: u32, end: u32) -> Result<()> {
         let Some(rec_len) = end
             .checked_sub(start)
             .and_then(|len| len.checked_sub(RECORD_SIZE))

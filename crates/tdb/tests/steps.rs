@@ -91,6 +91,7 @@ struct Tally {
     cancels: u32,
     repacks: u32,
     wipes: u32,
+    rewrites: u32,
     with_dead: u32,
 }
 
@@ -145,6 +146,7 @@ impl Walk {
         assert!(tally.files > 50 && tally.growths > 200, "{tally:?}");
         assert!(tally.commits > 500 && tally.cancels > 100, "{tally:?}");
         assert!(tally.repacks > 50 && tally.wipes > 20, "{tally:?}");
+        assert!(tally.rewrites > 100, "{tally:?}");
         tally
     }
 
@@ -172,6 +174,7 @@ impl Walk {
             950..953 => self.repack(),
             953 => self.wipe(),
             954 => self.begin_anew(),
+            955..960 => self.rewrite(),
             _ => self.begin_or_end(),
         }
     }
@@ -213,6 +216,31 @@ impl Walk {
         self.now.clear();
         self.tally.wipes += 1;
         "wipe".into()
+    }
+
+    /// Begins, wipes and stores at once: the lock keeps the checker out meanwhile.
+    fn rewrite(&mut self) -> String {
+        if self.committed.is_some() {
+            return "nothing: a transaction is running".into();
+        }
+        self.db.transaction_start().unwrap();
+        self.db.wipe_to_rewrite().unwrap();
+        let before = std::mem::take(&mut self.now);
+        for _ in 0..self.random.u8(0..40) {
+            let key = vec![self.random.u8(0..KEYS); 3];
+            match self.random.u8(0..8) {
+                0 => drop(self.delete(&key)),
+                _ => drop(self.store(&key)),
+            }
+        }
+        if self.random.u8(0..4) == 0 {
+            self.db.transaction_cancel().unwrap();
+            self.now = before;
+            return "cancelled rewrite".into();
+        }
+        self.db.transaction_commit().unwrap();
+        self.tally.rewrites += 1;
+        "rewrite".into()
     }
 
     /// With an empty file, which has to grow.

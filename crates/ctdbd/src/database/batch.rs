@@ -7,7 +7,7 @@ use ctdb_core::migrate::server_store;
 use ctdb_proto::{
     DbId, Pnn, RecBuffer, RecBufferBuilder, RecordFlags, RecordHeader, ReqId, VnnMap, Wire,
 };
-use tdb::{Db, StoreMode};
+use tdb::{Db, KeyPlace, StoreMode};
 
 /// Which records are of interest.
 #[derive(Clone, Copy, Debug)]
@@ -82,26 +82,26 @@ pub(crate) fn read_records(
 }
 
 /// Knows of records that are pushed into an empty database which of them are new, without looking
-/// for them: those that come in the order of hash chain and key, as our leaders send them.
+/// for them: those that come in the order of their places and keys, as our leaders send them.
 #[derive(Debug, Default)]
 pub(crate) struct Ascent {
     /// The last record, or none yet; `None` when nothing is known.
-    last: Option<(u32, Vec<u8>)>,
+    last: Option<(KeyPlace, Vec<u8>)>,
 }
 
 impl Ascent {
     /// The database is empty.
     pub(crate) fn of_empty() -> Self {
-        let last = Some((0, Vec::new()));
+        let last = Some((KeyPlace::default(), Vec::new()));
         Self { last }
     }
 
     /// How the next record may be stored.
     fn mode(&mut self, db: &Db, key: &[u8]) -> StoreMode {
-        let chain = db.chain_of(key);
+        let place = db.place_of(key);
         match &mut self.last {
-            Some((last_chain, last_key)) if (*last_chain, &last_key[..]) < (chain, key) => {
-                *last_chain = chain;
+            Some((last_place, last_key)) if (*last_place, &last_key[..]) < (place, key) => {
+                *last_place = place;
                 last_key.clear();
                 last_key.extend_from_slice(key);
                 StoreMode::New
@@ -296,7 +296,7 @@ mod tests {
     fn a_record_that_is_pushed_twice_is_stored_once() {
         let db = database(&[]);
         let mut keys: Vec<_> = (0..500_u32).map(u32::to_le_bytes).collect();
-        keys.sort_unstable_by_key(|key| (db.chain_of(key), *key));
+        keys.sort_unstable_by_key(|key| (db.place_of(key), *key));
         let again = keys[250];
         keys.push(again);
         let mut builder = RecBuffer::builder(ID);

@@ -239,7 +239,7 @@ impl Frozen<'_> {
             DbOp::TransactionCancel => self.cancel_transaction().map_err(failed)?,
             DbOp::TransactionCommit => self.db.transaction_commit().map_err(failed)?,
             DbOp::Wipe => {
-                self.db.wipe_all().map_err(failed)?;
+                self.db.wipe_to_rewrite().map_err(failed)?;
                 self.ascent = Ascent::of_empty();
             }
             DbOp::Push { records, vnn_map } => {

@@ -109,6 +109,19 @@ const TRANSACTIONS: [Changes; 7] = [
     (&[(b"six", 6)], &[b"five"]),
 ];
 
+/// One rewrite of the database: what is stored, and whether it is committed.
+type Rewrite = (&'static [(&'static [u8], usize)], bool);
+
+/// Into what is free in the file, and beyond it.
+const REWRITES: [Rewrite; 6] = [
+    (&[(b"one", 10), (b"big", 30_000), (b"six", 90)], true),
+    (&[(b"two", 20), (b"big", 60_000), (b"three", 9000)], false),
+    (&[(b"two", 20), (b"big", 9000), (b"two", 7000)], true),
+    (&[], true),
+    (&[(b"large", 100_000), (b"larger", 120_000)], true),
+    (&[(b"five", 4), (b"five", 3)], true),
+];
+
 /// What happened, from the first content of the disk on.
 pub struct Run {
     pub first: Vec<u8>,
@@ -116,7 +129,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// Runs the transactions, and a repack.
+    /// Runs the transactions, the rewrites, and a repack.
     pub fn new(start: Start) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let first = start.image(&dir.path().join("start.tdb"));
@@ -133,6 +146,12 @@ impl Run {
             commit_point();
             db.check()
                 .unwrap_or_else(|error| panic!("transaction {number}: {error}"));
+        }
+        for (number, (lengths, commits)) in REWRITES.iter().enumerate() {
+            rewrite(&db, b'k' + u8::try_from(number).unwrap(), lengths, *commits);
+            commit_point();
+            db.check()
+                .unwrap_or_else(|error| panic!("rewrite {number}: {error}"));
         }
         // Not by `freelist_size`, which changes the list without a transaction.
         let pieces = db.check().unwrap().free;
@@ -254,4 +273,21 @@ fn transact(db: &Db, fill: u8, (stores, deletes): &Changes) {
         assert!(db.delete(key).unwrap());
     }
     db.transaction_commit().unwrap();
+}
+
+fn rewrite(db: &Db, fill: u8, stores: &[(&[u8], usize)], commits: bool) {
+    db.transaction_start().unwrap();
+    db.store(b"forgotten", b"soon", StoreMode::Replace).unwrap();
+    db.wipe_to_rewrite().unwrap();
+    for (key, len) in stores {
+        db.store(key, &vec![fill; *len], StoreMode::Replace)
+            .unwrap();
+    }
+    db.store(b"deleted", b"soon", StoreMode::Replace).unwrap();
+    assert!(db.delete(b"deleted").unwrap());
+    if commits {
+        db.transaction_commit().unwrap();
+    } else {
+        db.transaction_cancel().unwrap();
+    }
 }
