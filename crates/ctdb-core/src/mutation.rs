@@ -16,6 +16,10 @@ pub enum Mutation {
     BanForgotten,
     /// A commit is acknowledged when the first node has stored it.
     LostCommit,
+    /// A node that hears no leader lets records be used all the same.
+    NoFence,
+    /// The leader does not wait until a node that it lost must have stopped.
+    NoWaitForFence,
 }
 
 #[cfg(feature = "mutations")]

@@ -221,13 +221,30 @@ pub(crate) async fn shutdown(context: &Context) -> Outcome {
 /// Forces a recovery and waits for its end, which a new generation shows.
 pub(crate) async fn recover(context: &mut Context) -> Outcome {
     context.arguments.expect_count(0..=0)?;
-    let before = generation(context).await?;
+    let before = settled_generation(context).await?;
     let forced = context.target().set_recmode(RecMode::Active).await;
     forced.map_err(|error| Failure::from(error).and("Failed to set recovery mode active"))?;
     loop {
         let now = generation(context).await;
         if now.map_err(|failure| failure.and("Failed to confirm end of recovery"))? != before {
             return Ok(0);
+        }
+        sleep(POLL_INTERVAL).await;
+    }
+}
+
+/// The generation of the leader's vnn map while it was in no recovery, so that every recovery that
+/// has its next step later shows by another one. The original asks for the generation after the
+/// recovery mode: it may get that of a recovery that has begun in between, and then wait for
+/// another one for ever.
+async fn settled_generation(context: &mut Context) -> Result<Generation, Failure> {
+    loop {
+        let before = generation(context).await?;
+        let leader = context.leader().await?.and_then(Pnn::new);
+        if let Some(leader) = leader
+            && context.at(leader).get_recmode().await.ok() == Some(RecMode::Normal)
+        {
+            return Ok(before);
         }
         sleep(POLL_INTERVAL).await;
     }
