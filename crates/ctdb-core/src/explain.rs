@@ -104,6 +104,11 @@ pub enum Why {
     AnotherRecovery(Pnn),
     /// Too soon after the last recovery.
     Pacing(RecoveryReason),
+    /// A node that is not heard may not know yet that it must not use its records any more.
+    MayStillWrite {
+        pnn: Pnn,
+        reason: RecoveryReason,
+    },
     /// A script failed.
     Script(ScriptFailure),
     /// Somebody asked for it.
@@ -128,6 +133,11 @@ pub enum FenceReason {
     LeftOut { leader: Pnn },
     /// Somebody else holds the cluster lock and is not heard: he may go on without this node.
     ClusterLockElsewhere,
+    /// No leader was heard for so long that one on the other side of a cut may go on without this
+    /// node.
+    NoLeader,
+    /// The connection to the leader is gone: if it lives, it may go on without this node.
+    LeaderLost { leader: Pnn },
 }
 
 /// Which script made an event fail, and how.

@@ -19,7 +19,7 @@ pub enum Input {
     OutgoingUp(Pnn),
     /// One of the two connections to the peer ended, or something invalid came through it; the
     /// shell has closed both and connects again.
-    LinkLost { pnn: Pnn, reason: String },
+    LinkLost { pnn: Pnn, end: LinkEnd },
     /// A whole packet from the incoming connection of this peer.
     PeerPacket { from: Pnn, packet: Packet },
     /// A whole packet from a local client.
@@ -62,6 +62,16 @@ pub enum Input {
     },
     /// Leave in good order: SIGTERM, or standard input closed in test mode.
     Shutdown { code: i32, reason: String },
+}
+
+/// How a connection to a peer ended.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LinkEnd {
+    /// For the log, and for who asks later.
+    pub why: String,
+    /// The other end closed it or its host reset it: the daemon there has ended, or knows of the
+    /// loss. Otherwise it may be alive and unaware.
+    pub by_peer: bool,
 }
 
 /// Why work on a database failed. The text is for the log; peers see a status.

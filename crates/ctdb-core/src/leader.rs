@@ -110,8 +110,6 @@ pub(crate) struct LeaderWatch {
     /// When silence has lasted too long. `None` while an election is under way.
     silent_at: Option<Instant>,
     broadcast_at: Instant,
-    /// Since when no leader is known.
-    none_since: Instant,
     /// When the leader last said that it leads.
     heard_at: Option<Instant>,
 }
@@ -124,7 +122,6 @@ impl LeaderWatch {
             timeout,
             silent_at: None,
             broadcast_at: now,
-            none_since: now,
             heard_at: None,
         }
     }
@@ -153,7 +150,6 @@ impl LeaderWatch {
             return;
         }
         self.leader = leader;
-        self.none_since = now;
         self.heard_at = None;
         self.ever_known |= leader.is_some();
         history.add(now, What::Leader(leader), Why::Leader(reason));
@@ -170,19 +166,9 @@ impl LeaderWatch {
         Some((self.leader?, now.saturating_duration_since(heard)))
     }
 
-    /// How long a leader may be silent.
-    pub(crate) fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
     /// Pause between two broadcasts: some may be late before the leader counts as silent.
     pub(crate) fn broadcast_interval(&self) -> Duration {
         BROADCAST_INTERVAL.min(self.timeout / 4)
-    }
-
-    /// Since when no leader is known, if none is.
-    pub(crate) fn none_since(&self) -> Option<Instant> {
-        self.leader.is_none().then_some(self.none_since)
     }
 
     /// Starts to count the leader's silence anew.

@@ -44,7 +44,7 @@ pub use effect::{
     DbAnswer, DbOp, Effect, Event, EventOutcome, Notification, RECOVERY_WINDOW, TRAVERSE_WINDOW,
     Ticket,
 };
-pub use input::{DbFailure, Input, LockTest, Record};
+pub use input::{DbFailure, Input, LinkEnd, LockTest, Record};
 pub use migrate::{RecordJob, Verdict, Write};
 pub use node::Node;
 pub use peers::Refusal;

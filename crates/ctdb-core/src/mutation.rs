@@ -16,6 +16,8 @@ pub enum Mutation {
     BanForgotten,
     /// A commit is acknowledged when the first node has stored it.
     LostCommit,
+    /// A node that hears no leader lets records be used all the same.
+    NoFence,
 }
 
 #[cfg(feature = "mutations")]

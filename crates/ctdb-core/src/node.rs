@@ -31,7 +31,7 @@ use crate::explain::memory::Memory;
 use crate::explain::{Banner, History};
 use crate::flow::RecordsOnWay;
 use crate::freeze::Freezes;
-use crate::input::{Input, Record};
+use crate::input::{Input, LinkEnd, Record};
 use crate::migrate::{Migrator, RecordJob, Verdict};
 use crate::monitor::Monitor;
 use crate::nodes_list::Readings;
@@ -69,6 +69,8 @@ pub struct Node {
     pub(crate) times: Times,
     pub(crate) stat_history: StatHistory,
     pub(crate) readings: Readings,
+    /// Members of the cluster that were asked for the flags of their databases.
+    pub(crate) told_db_flags: BTreeSet<Pnn>,
     /// What it can explain.
     pub(crate) memory: Memory,
     /// The ban that runs on this node.
@@ -122,6 +124,7 @@ impl Node {
             times: Times::new(config.started, now),
             stat_history: StatHistory::new(Times::to_wire(config.started)),
             readings: Readings::default(),
+            told_db_flags: BTreeSet::new(),
             memory: Memory::default(),
             ban: None,
             debug_level: config.debug_level,
@@ -135,14 +138,15 @@ impl Node {
 
     /// Something happened.
     pub fn handle(&mut self, input: Input, now: Instant) {
+        self.catch_up(now);
         match input {
             Input::OutgoingUp(pnn) => {
                 let change = self.peers.outgoing_up(pnn, &mut self.cluster);
                 self.peer_changed(pnn, change, now);
             }
-            Input::LinkLost { pnn, reason } => {
-                tracing::warn!(%pnn, reason, "link lost");
-                self.peer_lost(pnn, reason, now);
+            Input::LinkLost { pnn, end } => {
+                tracing::warn!(%pnn, reason = end.why, "link lost");
+                self.peer_lost(pnn, end, now);
             }
             Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),
             Input::ClientPacket { client, packet } => self.client_packet(client, packet, now),
@@ -167,6 +171,16 @@ impl Node {
             Input::Shutdown { code, reason } => self.shut_down(code, reason, now),
         }
         self.settle(now);
+    }
+
+    /// What the recovery daemon's part should have done by now comes before the input: the process
+    /// may have been stopped, and a node that must not use its records any more must not answer
+    /// old packets with them.
+    fn catch_up(&mut self, now: Instant) {
+        if self.recoverd_wake.is_some_and(|at| at < now) {
+            self.wake_recoverd(now);
+            self.settle(now);
+        }
     }
 
     /// The time asked for by [`Self::poll_timeout`] has come; an early call is harmless.
@@ -231,6 +245,12 @@ impl Node {
     /// How much memory the process uses now; it shows in the statistics.
     pub fn note_memory_used(&mut self, bytes: usize) {
         self.memory_used = bytes;
+    }
+
+    /// What the clock of the machine shows, in time since 1970: somebody may have set it. It counts
+    /// for what is told to people; all waiting goes by the other clock.
+    pub fn note_wall_clock(&mut self, wall: Duration, now: Instant) {
+        self.times.clock_shows(wall, now);
     }
 
     /// The number of this node.
@@ -313,6 +333,7 @@ impl Node {
                 self.wake_recoverd(now);
             }
             PeerChange::Disconnected => {
+                self.told_db_flags.remove(&pnn);
                 for asker in self.cluster.controls_lost_with(pnn) {
                     self.give_no_answer(asker, crate::outstanding::NoAnswer::Disconnected, now);
                 }
@@ -335,11 +356,10 @@ impl Node {
         }
     }
 
-    /// `why` is for who asks later.
-    pub(crate) fn peer_lost(&mut self, pnn: Pnn, why: String, now: Instant) {
-        let change = self.peers.lost(pnn, &mut self.cluster);
+    pub(crate) fn peer_lost(&mut self, pnn: Pnn, end: LinkEnd, now: Instant) {
+        let change = self.peers.lost(pnn, end.by_peer, &mut self.cluster);
         if change == PeerChange::Disconnected {
-            self.memory.peer_lost(pnn, why, now);
+            self.memory.peer_lost(pnn, end.why, now);
         }
         self.peer_changed(pnn, change, now);
     }

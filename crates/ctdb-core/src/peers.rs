@@ -61,6 +61,8 @@ struct Link {
     ticks: u32,
     version: Option<SambaVersion>,
     mismatches: u32,
+    /// The peer ended the connection that was lost last.
+    closed: bool,
 }
 
 /// Which version of Samba this node presents.
@@ -118,6 +120,11 @@ impl Peers {
     /// Version that the peer presented last.
     pub(crate) fn version(&self, pnn: Pnn) -> Option<SambaVersion> {
         self.links.get(pnn.index())?.version
+    }
+
+    /// Whether the peer is lost and has ended the connection itself.
+    pub(crate) fn has_closed(&self, pnn: Pnn) -> bool {
+        self.links.get(pnn.index()).is_some_and(|link| link.closed)
     }
 
     pub(crate) fn outgoing_up(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
@@ -182,17 +189,21 @@ impl Peers {
     }
 
     /// Both links are gone: the shell has closed them, or is about to.
-    pub(crate) fn lost(&mut self, pnn: Pnn, cluster: &mut Cluster) -> PeerChange {
+    pub(crate) fn lost(&mut self, pnn: Pnn, by_peer: bool, cluster: &mut Cluster) -> PeerChange {
         let Some(link) = self.links.get_mut(pnn.index()) else {
             return PeerChange::None;
         };
+        let was_closed = link.closed;
         *link = Link::default();
         let Some(node) = cluster.nodes.get_mut(pnn.index()) else {
             return PeerChange::None;
         };
         if node.flags.contains(NodeFlags::DISCONNECTED) {
+            // A try to connect again that came to nothing says nothing new.
+            link.closed = was_closed;
             return PeerChange::None;
         }
+        link.closed = by_peer;
         node.flags |= NodeFlags::DISCONNECTED | NodeFlags::UNHEALTHY;
         let (peer, me) = (node.addr, cluster.node(cluster.me).map(|n| n.addr));
         if let Some(me) = me {

@@ -14,6 +14,7 @@
 //! | `cluster_check` | what the leader finds wrong with the cluster |
 //! | `banning` | who has to be excluded |
 //! | `links` | who has to be excluded because two nodes do not reach each other |
+//! | `lease` | for how long a node goes on without a word of the leader, and what the leader knows of it |
 //! | `fence` | when a node without a leader must not let records be used |
 //! | `recovery` | the steps of one recovery |
 //! | `takeover` | the steps of one takeover run |
@@ -31,7 +32,7 @@ use tracing::{error, info, warn};
 
 use crate::banning::Credits;
 use crate::cluster_check::ClusterCheck;
-use crate::cluster_lock::{ClusterLock, ClusterLockEvent};
+use crate::cluster_lock::{ClusterLock, ClusterLockEvent, LockOutcome};
 use crate::election::{Election, ElectionCtx};
 use crate::explain::{ElectionReason, History, LeaderReason, What, Why};
 use crate::leader::LeaderWatch;
@@ -43,6 +44,7 @@ pub(crate) mod cold_start;
 mod completeness;
 mod fence;
 mod lead;
+mod lease;
 pub(crate) mod links;
 mod messages;
 mod opinions;
@@ -54,6 +56,7 @@ pub(crate) mod view;
 use cold_start::ColdStart;
 use completeness::Completeness;
 use fence::Fence;
+use lease::Lease;
 use links::Links;
 use opinions::{Advice, Opinions};
 use outbox::{Asker, Outbox};
@@ -102,11 +105,13 @@ pub enum RecoverdInput {
 }
 
 /// Messages that the recovery daemon always wants.
-pub const SRVIDS: [Srvid; 12] = [
+pub const SRVIDS: [Srvid; 14] = [
     Srvid::ELECTION,
     Srvid::LEADER,
     Srvid::LEADER_QUERY,
     Srvid::LEADER_OPINION,
+    Srvid::LEASE_REQUEST,
+    Srvid::LEASE_GRANT,
     Srvid::BANNING,
     Srvid::PUSH_NODE_FLAGS,
     Srvid::RELOAD_NODES,
@@ -136,6 +141,7 @@ pub struct Recoverd {
     election: Election,
     lock: ClusterLock,
     cold_start: ColdStart,
+    lease: Lease,
     fence: Fence,
 
     check: ClusterCheck,
@@ -201,7 +207,8 @@ impl Recoverd {
             leader,
             election: Election::new(config.fast_start, wall, election_rng),
             lock: ClusterLock::new(config.cluster_lock.clone()),
-            cold_start: ColdStart::new(now),
+            cold_start: ColdStart::new(),
+            lease: Lease::new(config.leader_timeout, now),
             fence: Fence::default(),
             check: ClusterCheck::new(now),
             credits: Credits::default(),
@@ -224,8 +231,7 @@ impl Recoverd {
         if !self.wake_up(view, now) {
             return;
         }
-        self.notice_absence(view, now);
-        self.notice_changes(view, now);
+        self.look_around(view, now);
         match input {
             RecoverdInput::Reply { token, result } => self.on_reply(token, result, view, now),
             RecoverdInput::Message { srvid, from, data } => {
@@ -239,6 +245,11 @@ impl Recoverd {
             RecoverdInput::RecoveryOf(leader) => self.on_rival_recovery(leader, view, now),
             RecoverdInput::ClusterLock { attempt, event } => {
                 let outcome = self.lock.on_event(attempt, event);
+                match outcome {
+                    LockOutcome::Taken => self.lease.tell(view, &mut self.out),
+                    LockOutcome::Lost => self.lease.end(now),
+                    LockOutcome::NotTaken | LockOutcome::Stale => {}
+                }
                 let (election, mut ctx) = self.election(view, now);
                 election.on_lock(outcome, &mut ctx);
             }
@@ -249,8 +260,7 @@ impl Recoverd {
     /// Time has passed, or something in the view has changed. Harmless if neither has.
     pub fn handle_timeout(&mut self, view: &View<'_>, now: Instant) {
         if self.wake_up(view, now) {
-            self.notice_absence(view, now);
-            self.notice_changes(view, now);
+            self.look_around(view, now);
             self.step(view, now);
         }
     }
@@ -327,6 +337,18 @@ impl Recoverd {
         self.is_awake
     }
 
+    /// What must be known before anything else is taken in: a node that may not let records be used
+    /// any more blocks them whatever it hears next, since that may be old news.
+    fn look_around(&mut self, view: &View<'_>, now: Instant) {
+        self.lease.look(self.lock.is_held(), view, now);
+        if self.lock.is_held() {
+            self.lease.tell(view, &mut self.out);
+        }
+        self.keep_fenced(view, now);
+        self.notice_absence(view, now);
+        self.notice_changes(view, now);
+    }
+
     /// The node wakes every second. If it did not for as long as the others wait for a leader, the
     /// process was stopped, or its machine: whoever led then, another node may lead now, and what
     /// was under way is over. It hears the others before it does anything.
@@ -378,8 +400,10 @@ impl Recoverd {
         let (election, mut ctx) = self.election(view, now);
         election.on_timeout(&mut ctx);
         if self.leads(view) {
+            self.lease.tell(view, &mut self.out);
             self.leader.broadcast_if_due(view.me, &mut self.out, now);
         }
+        self.lease.look(self.lock.is_held(), view, now);
         self.keep_fenced(view, now);
         self.lead(view, now);
     }

@@ -132,6 +132,8 @@ pub(crate) struct TakeoverRun {
     pub(crate) requests: Vec<SrvidMessage>,
     /// It ends a recovery.
     pub(crate) ends_recovery: bool,
+    /// Nodes that run this daemon, whichever version they present.
+    ours: BTreeSet<Pnn>,
     stage: Stage,
     batch: Batch,
     /// When all must be done.
@@ -144,6 +146,7 @@ impl TakeoverRun {
         requests: Vec<SrvidMessage>,
         ends_recovery: bool,
         failover_disabled: bool,
+        ours: BTreeSet<Pnn>,
         view: &View<'_>,
         out: &mut Outbox,
         now: Instant,
@@ -153,6 +156,7 @@ impl TakeoverRun {
         let mut run = Self {
             requests,
             ends_recovery,
+            ours,
             stage: Stage::KnownIps,
             batch: Batch::default(),
             deadline: now + view.tunables.seconds(Tunable::TakeoverTimeout) * 3,
@@ -196,7 +200,7 @@ impl TakeoverRun {
             self.log_stage(&batch);
             let next = match self.stage {
                 Stage::KnownIps => after_known_ips(&mut batch, view),
-                Stage::AvailableIps => after_available_ips(&mut batch, view),
+                Stage::AvailableIps => self.after_available_ips(&mut batch, view),
                 Stage::StartIpReallocate => (Stage::IpReallocated, view.connected().collect()),
                 Stage::IpReallocated => return Some(Self::end(&batch, view, out)),
             };
@@ -231,6 +235,25 @@ impl TakeoverRun {
                 out.control(Asker::Takeover, pnn, request.clone(), timeout),
             );
         }
+    }
+
+    /// Only if some address can be hosted, nodes are told that addresses may move.
+    fn after_available_ips(&self, batch: &mut Batch, view: &View<'_>) -> (Stage, Vec<Pnn>) {
+        if nodes_with_ips(batch).is_empty() {
+            return (Stage::IpReallocated, view.connected().collect());
+        }
+        warn!(target: LOG, "public addresses stay where they are: this leader does not move them");
+        (Stage::StartIpReallocate, self.who_knows_the_start(view))
+    }
+
+    /// Connected nodes without those known to be too old for `START_IPREALLOCATE`. In a mixed
+    /// cluster ours present the version of the original, and know it all the same.
+    fn who_knows_the_start(&self, view: &View<'_>) -> Vec<Pnn> {
+        let is_old = |pnn: &Pnn| {
+            let version = view.node(*pnn).and_then(|node| node.keepalive_version);
+            !self.ours.contains(pnn) && version.is_some_and(|v| v < KNOWS_START_IPREALLOCATE)
+        };
+        view.connected().filter(|pnn| !is_old(pnn)).collect()
     }
 
     fn log_stage(&self, batch: &Batch) {
@@ -288,15 +311,6 @@ fn after_known_ips(batch: &mut Batch, view: &View<'_>) -> (Stage, Vec<Pnn>) {
     )
 }
 
-/// Only if some address can be hosted, nodes are told that addresses may move.
-fn after_available_ips(batch: &mut Batch, view: &View<'_>) -> (Stage, Vec<Pnn>) {
-    if nodes_with_ips(batch).is_empty() {
-        return (Stage::IpReallocated, view.connected().collect());
-    }
-    warn!(target: LOG, "public addresses stay where they are: this leader does not move them");
-    (Stage::StartIpReallocate, start_ipreallocate_targets(view))
-}
-
 /// Nodes whose reply names at least one address.
 fn nodes_with_ips(batch: &mut Batch) -> Vec<Pnn> {
     let lists: BTreeMap<Pnn, PublicIpList> = batch.decode();
@@ -305,15 +319,6 @@ fn nodes_with_ips(batch: &mut Batch) -> Vec<Pnn> {
         .filter(|(_, list)| !list.ips.is_empty())
         .map(|(pnn, _)| pnn)
         .collect()
-}
-
-/// Connected nodes without those known to be too old for `START_IPREALLOCATE`.
-fn start_ipreallocate_targets(view: &View<'_>) -> Vec<Pnn> {
-    let is_old = |pnn: &Pnn| {
-        let version = view.node(*pnn).and_then(|node| node.keepalive_version);
-        version.is_some_and(|version| version < KNOWS_START_IPREALLOCATE)
-    };
-    view.connected().filter(|pnn| !is_old(pnn)).collect()
 }
 
 /// A node that does not know `START_IPREALLOCATE` answers -1: no failure (`wire.md 5.2`).

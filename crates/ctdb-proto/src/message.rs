@@ -143,6 +143,8 @@ messages! {
         LEADER => Leader(Option<Pnn>) by tail,
         LEADER_QUERY => LeaderQuery(Pnn) by exact,
         LEADER_OPINION => LeaderOpinion(LeaderOpinion) by exact,
+        LEASE_REQUEST => LeaseRequest(u64) by exact,
+        LEASE_GRANT => LeaseGrant(u64) by exact,
         SET_NODE_FLAGS => SetNodeFlags(NodeFlagChange) by exact,
         RECD_UPDATE_IP => RecdUpdateIp(PublicIp) by exact,
         VACUUM_FETCH => VacuumFetch(RecBuffer) by tail,

@@ -262,6 +262,11 @@ impl Srvid {
     pub const LEADER_QUERY: Self = Self(0xF102_0000_0000_0000);
     /// The answer to [`Self::LEADER_QUERY`].
     pub const LEADER_OPINION: Self = Self(0xF103_0000_0000_0000);
+    /// A node asks its leader whether it may go on, and names a time of its own clock. Ours only.
+    pub const LEASE_REQUEST: Self = Self(0xF104_0000_0000_0000);
+    /// The answer to [`Self::LEASE_REQUEST`], with the same time; with 0 the leader says unasked
+    /// that it answers such requests.
+    pub const LEASE_GRANT: Self = Self(0xF105_0000_0000_0000);
     /// A recovery has ended.
     pub const RECONFIGURE: Self = Self(0xF200_0000_0000_0000);
     /// A public address has left this node.
@@ -335,6 +340,8 @@ impl Srvid {
             Self::LEADER => "LEADER",
             Self::LEADER_QUERY => "LEADER_QUERY",
             Self::LEADER_OPINION => "LEADER_OPINION",
+            Self::LEASE_REQUEST => "LEASE_REQUEST",
+            Self::LEASE_GRANT => "LEASE_GRANT",
             Self::RECONFIGURE => "RECONFIGURE",
             Self::RELEASE_IP => "RELEASE_IP",
             Self::TAKE_IP => "TAKE_IP",

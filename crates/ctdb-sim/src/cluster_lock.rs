@@ -1,7 +1,7 @@
 //! The cluster lock, as the helpers of all nodes find it: it works, is slow, or is refused; and it
 //! can be taken away from who holds it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ctdb_core::{ClusterLockEvent, LockAttempt, LockTest};
 use ctdb_proto::Pnn;
@@ -30,6 +30,8 @@ pub(crate) struct ClusterLock {
     trying: Vec<(Pnn, LockAttempt)>,
     /// Whose lock was taken away, and does not know it yet.
     unaware: Vec<Pnn>,
+    /// When the last of them came to know it.
+    aware_at: Option<Instant>,
 }
 
 impl ClusterLock {
@@ -64,17 +66,17 @@ impl ClusterLock {
     }
 
     /// The helper of that attempt ends.
-    pub(crate) fn release(&mut self, pnn: Pnn, attempt: LockAttempt) {
+    pub(crate) fn release(&mut self, pnn: Pnn, attempt: LockAttempt, now: Instant) {
         self.trying.retain(|one| *one != (pnn, attempt));
         self.holder.take_if(|holder| *holder == (pnn, attempt));
-        self.unaware.retain(|one| *one != pnn);
+        self.is_aware(pnn, now);
     }
 
     /// All helpers of a node end with it.
-    pub(crate) fn forget(&mut self, pnn: Pnn) {
+    pub(crate) fn forget(&mut self, pnn: Pnn, now: Instant) {
         self.trying.retain(|(one, _)| *one != pnn);
         self.holder.take_if(|(one, _)| *one == pnn);
-        self.unaware.retain(|one| *one != pnn);
+        self.is_aware(pnn, now);
     }
 
     /// Takes the lock away from its holder, who does not know it yet.
@@ -85,8 +87,16 @@ impl ClusterLock {
     }
 
     /// The former holder knows.
-    pub(crate) fn is_aware(&mut self, pnn: Pnn) {
-        self.unaware.retain(|one| *one != pnn);
+    pub(crate) fn is_aware(&mut self, pnn: Pnn, now: Instant) {
+        if self.unaware.contains(&pnn) {
+            self.unaware.retain(|one| *one != pnn);
+            self.aware_at = Some(now);
+        }
+    }
+
+    /// Whether a node believes to hold the lock that does not, or has until so short a time ago.
+    pub(crate) fn is_in_doubt(&self, time: Duration, now: Instant) -> bool {
+        !self.unaware.is_empty() || self.aware_at.is_some_and(|at| now < at + time)
     }
 
     /// What a helper finds that only tries the lock, and how long it takes.

@@ -32,6 +32,9 @@ const NOTHING_TO_DO: Duration = Duration::from_millis(100);
 /// What work on a database takes.
 const WORK: Duration = Duration::from_millis(2);
 
+/// `[cluster] leader timeout` of all nodes.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// What a run is made of, besides its seed.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -75,6 +78,8 @@ pub struct World {
     /// Nodes that something happened to in the last step.
     touched: BTreeSet<Pnn>,
     cost: Cost,
+    /// Packets from one node to another, by what they are.
+    sent: BTreeMap<String, u64>,
 }
 
 /// What a run has cost so far.
@@ -133,6 +138,7 @@ impl World {
             maps: BTreeMap::new(),
             touched: BTreeSet::new(),
             cost: Cost::default(),
+            sent: BTreeMap::new(),
         };
         for pnn in pnns {
             world.start(pnn);
@@ -201,6 +207,12 @@ impl World {
         self.lock.may_believe_to_hold(pnn)
     }
 
+    /// Whether the lock was taken away from its holder so lately that it, or who follows it, may
+    /// not know.
+    pub fn is_lock_in_doubt(&self) -> bool {
+        self.lock.is_in_doubt(LEADER_TIMEOUT * 2, self.now)
+    }
+
     /// The record of what happened.
     pub fn trace(&mut self) -> &mut Trace {
         &mut self.trace
@@ -231,6 +243,11 @@ impl World {
         self.cost
     }
 
+    /// How many packets of each kind went from one node to another since the last call.
+    pub fn take_sent(&mut self) -> BTreeMap<String, u64> {
+        std::mem::take(&mut self.sent)
+    }
+
     /// An input for a node, now; or later, if the node stands still.
     pub fn tell(&mut self, pnn: Pnn, input: Input) {
         let now = self.now;
@@ -241,7 +258,7 @@ impl World {
             let tells_of_loss = is_lock_loss(&input);
             daemon.node.handle(input, now);
             if tells_of_loss {
-                self.lock.is_aware(pnn);
+                self.lock.is_aware(pnn, now);
             }
             self.carry_out(pnn);
         }

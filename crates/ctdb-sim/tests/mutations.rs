@@ -36,6 +36,11 @@ fn a_lost_commit_is_found() {
     is_found(Mutation::LostCommit, "no acknowledged commit is lost");
 }
 
+#[test]
+fn a_node_that_goes_on_without_a_leader_is_found() {
+    is_found(Mutation::NoFence, "nobody writes in the generation before");
+}
+
 /// Plays the seeds of CI until one breaks the rule; the same seed breaks none without the mistake.
 #[track_caller]
 fn is_found(mistake: Mutation, rule: &str) {

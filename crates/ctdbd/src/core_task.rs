@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use ctdb_conf::{LogLevel, Tunable};
-use ctdb_core::{ClusterLockEvent, Effect, Input, Node, Notification};
+use ctdb_core::{ClusterLockEvent, Effect, Input, LinkEnd, Node, Notification};
 use ctdb_proto::{ClientId, Packet, Pnn};
 use ctdb_sys::process::memory_used;
 use tokio::net::{TcpListener, UnixListener};
@@ -32,6 +32,7 @@ use crate::log::Log;
 use crate::nodes_list::NodesReader;
 use crate::peer::{LinkId, Peers, accept_peers};
 use crate::scripts::Scripts;
+use crate::start::since_1970;
 
 /// Events handled before the sockets are written to. More make larger writes and later answers.
 const TURN_LIMIT: usize = 128;
@@ -128,6 +129,7 @@ impl CoreTask {
     /// Something happened: keeps the shell's own state, and tells the node.
     fn handle(&mut self, event: ShellEvent) {
         let now = Instant::now();
+        self.node.note_wall_clock(since_1970(), now);
         self.load.events = self.load.events.saturating_add(1);
         match event {
             ShellEvent::PeerPacket { from, link, packet } => {
@@ -166,7 +168,7 @@ impl CoreTask {
                 Ok(pnn) => self.peers.accepted(pnn, socket),
                 Err(refusal) => warn!("{refusal}"),
             },
-            ShellEvent::PeerLost { pnn, link, reason } => self.peer_lost(pnn, link, reason, now),
+            ShellEvent::PeerLost { pnn, link, end } => self.peer_lost(pnn, link, end, now),
             ShellEvent::Attached { ticket, result } => {
                 self.load.was_busy = true;
                 let answer = self.databases.attached(result);
@@ -232,10 +234,10 @@ impl CoreTask {
         }
     }
 
-    fn peer_lost(&mut self, pnn: Pnn, link: LinkId, reason: String, now: Instant) {
+    fn peer_lost(&mut self, pnn: Pnn, link: LinkId, end: LinkEnd, now: Instant) {
         if self.peers.is_current(pnn, link) {
             self.peers.reconnect(pnn);
-            self.node.handle(Input::LinkLost { pnn, reason }, now);
+            self.node.handle(Input::LinkLost { pnn, end }, now);
         }
     }
 
@@ -423,9 +425,9 @@ impl CoreTask {
             if peers.is_empty() && clients.is_empty() {
                 return;
             }
-            for (pnn, reason) in peers {
+            for (pnn, end) in peers {
                 self.peers.reconnect(pnn);
-                self.node.handle(Input::LinkLost { pnn, reason }, now);
+                self.node.handle(Input::LinkLost { pnn, end }, now);
             }
             for client in clients {
                 self.client_lost(client, now);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ctdb_core::explain::ScriptFailure;
-use ctdb_core::{ConfiguredNode, DbAnswer, DbFailure, EventOutcome, Ticket};
+use ctdb_core::{ConfiguredNode, DbAnswer, DbFailure, EventOutcome, LinkEnd, Ticket};
 use ctdb_proto::{ClientId, DbId, Packet, Pnn};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -36,7 +36,7 @@ pub(crate) enum ShellEvent {
     PeerLost {
         pnn: Pnn,
         link: LinkId,
-        reason: String,
+        end: LinkEnd,
     },
 
     /// Somebody connected to our Unix socket.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use ctdb_core::Ticket;
+use ctdb_core::{LinkEnd, Ticket};
 use ctdb_proto::{Body, Packet, Pnn, Transport};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use crate::connection::{Backlog, Incoming, Outgoing, OwnedTask};
+use crate::connection::{Backlog, Incoming, Outgoing, OwnedTask, ReadEnd};
 use crate::event::ShellEvent;
 use crate::lanes::{Lane, Lanes};
 use crate::socket::Socket;
@@ -127,7 +127,7 @@ impl Peers {
             lanes.report(ShellEvent::PeerLost {
                 pnn,
                 link,
-                reason: error.to_string(),
+                end: of_error(&error),
             });
         };
         current.out = Some(Outgoing::new(socket, Backlog::default(), lost));
@@ -146,10 +146,8 @@ impl Peers {
         let socket = match Socket::from_tcp(socket) {
             Ok(socket) => socket,
             Err(error) => {
-                let (link, reason) = (current.id, error.to_string());
-                return self
-                    .lanes
-                    .report(ShellEvent::PeerLost { pnn, link, reason });
+                let (link, end) = (current.id, of_error(&error));
+                return self.lanes.report(ShellEvent::PeerLost { pnn, link, end });
             }
         };
         let incoming = Incoming::new(socket, Transport::Tcp, name);
@@ -202,7 +200,7 @@ impl Peers {
     }
 
     /// Writes what was queued in this turn. Returns the peers that are lost, and why.
-    pub(crate) fn flush(&mut self) -> Vec<(Pnn, String)> {
+    pub(crate) fn flush(&mut self) -> Vec<(Pnn, LinkEnd)> {
         let mut lost = Vec::new();
         for pnn in self.dirty.drain(..) {
             let Some(link) = self.links.get_mut(&pnn) else {
@@ -213,9 +211,10 @@ impl Peers {
                 continue;
             };
             match out.flush() {
-                Err(error) => lost.push((pnn, error.to_string())),
+                Err(error) => lost.push((pnn, of_error(&error))),
                 Ok(()) if out.is_over(QUEUE_LIMIT) => {
-                    lost.push((pnn, format!("more than {QUEUE_LIMIT} bytes wait for it")));
+                    let why = format!("more than {QUEUE_LIMIT} bytes wait for it");
+                    lost.push((pnn, by_us(why)));
                 }
                 Ok(()) => {}
             }
@@ -241,12 +240,12 @@ impl Connector {
             link,
             socket: socket.clone(),
         });
-        let reason = match socket.read(|_| ()).await {
-            Ok(0) => "connection closed".to_owned(),
-            Ok(_) => "data came on the outgoing connection".to_owned(),
-            Err(error) => error.to_string(),
+        let end = match socket.read(|_| ()).await {
+            Ok(0) => by_peer(ReadEnd::Closed.to_string()),
+            Ok(_) => by_us("data came on the outgoing connection".to_owned()),
+            Err(error) => of_error(&error),
         };
-        lanes.report(ShellEvent::PeerLost { pnn, link, reason });
+        lanes.report(ShellEvent::PeerLost { pnn, link, end });
     }
 
     async fn connect(&self) -> Socket {
@@ -281,7 +280,7 @@ impl Connector {
 
 async fn read_peer(pnn: Pnn, link: LinkId, mut incoming: Incoming, lanes: Lanes) {
     let room = Arc::new(Semaphore::new(RECORDS_LIMIT as usize));
-    let reason = loop {
+    let end = loop {
         match incoming.next().await {
             Ok(packet) => {
                 let packet = with_room(packet, &room).await;
@@ -295,13 +294,40 @@ async fn read_peer(pnn: Pnn, link: LinkId, mut incoming: Incoming, lanes: Lanes)
                     return;
                 }
             }
-            Err(end) => break end.to_string(),
+            Err(ReadEnd::Closed) => break by_peer(ReadEnd::Closed.to_string()),
+            Err(ReadEnd::Io(error)) => break of_error(&error),
+            Err(end @ ReadEnd::Frame(_)) => break by_us(end.to_string()),
         }
     };
     // Through the lane that is served last: what the peer said before is heard first.
     lanes
-        .send(Lane::Work, ShellEvent::PeerLost { pnn, link, reason })
+        .send(Lane::Work, ShellEvent::PeerLost { pnn, link, end })
         .await;
+}
+
+fn by_peer(why: String) -> LinkEnd {
+    LinkEnd { why, by_peer: true }
+}
+
+fn by_us(why: String) -> LinkEnd {
+    let by_peer = false;
+    LinkEnd { why, by_peer }
+}
+
+/// What an error of a socket says about the other end: that its host has closed the connection, or
+/// nothing.
+fn of_error(error: &io::Error) -> LinkEnd {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let closed = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ];
+    LinkEnd {
+        why: error.to_string(),
+        by_peer: closed.contains(&error.kind()),
+    }
 }
 
 /// Records of a recovery, which take room until nobody holds them any more.

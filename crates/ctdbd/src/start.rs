@@ -422,7 +422,8 @@ fn lock_debug_script(settings: &Settings) -> PathBuf {
     }
 }
 
-fn since_1970() -> Duration {
+/// What the clock of the machine shows.
+pub(crate) fn since_1970() -> Duration {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()

@@ -68,6 +68,10 @@ impl fmt::Display for Why {
             Self::Takeover(reason) => reason.fmt(f),
             Self::Failures(failures) => write_list(f, failures),
             Self::AnotherRecovery(pnn) => write!(f, "node {pnn} runs another recovery"),
+            Self::MayStillWrite { pnn, reason } => write!(
+                f,
+                "{reason}, but node {pnn} may still use its records without knowing"
+            ),
             Self::Pacing(reason) => write!(f, "{reason}, too soon after the last recovery"),
             Self::HeardBy(pnn) => write!(f, "node {pnn} hears the leader"),
             Self::Fence(reason) => reason.fmt(f),
@@ -184,6 +188,10 @@ impl fmt::Display for FenceReason {
             ),
             Self::ClusterLockElsewhere => {
                 f.write_str("somebody who is not heard here holds the cluster lock")
+            }
+            Self::NoLeader => f.write_str("no leader is heard, and there may be one elsewhere"),
+            Self::LeaderLost { leader } => {
+                write!(f, "the connection to node {leader}, the leader, is gone")
             }
         }
     }

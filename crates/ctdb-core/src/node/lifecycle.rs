@@ -27,7 +27,9 @@ const STARTUP_RETRY: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Times {
     started: Duration,
-    started_at: Instant,
+    /// What the wall clock showed when the shell told it last, and when that was.
+    shown: Duration,
+    shown_at: Instant,
     pub(crate) recovery_started: Duration,
     pub(crate) recovery_finished: Duration,
     /// End of the last recovery on the clock that cannot be set.
@@ -46,7 +48,8 @@ impl Times {
     pub(crate) fn new(started: Duration, now: Instant) -> Self {
         Self {
             started,
-            started_at: now,
+            shown: started,
+            shown_at: now,
             recovery_started: started,
             recovery_finished: started,
             last_recovery: None,
@@ -58,9 +61,16 @@ impl Times {
         }
     }
 
-    /// Time since 1970.
-    pub(crate) fn wall(&self, now: Instant) -> Duration {
-        self.started + now.saturating_duration_since(self.started_at)
+    /// Time since 1970 as the clock of the machine counts now, also for a moment in the past.
+    pub(crate) fn wall(&self, at: Instant) -> Duration {
+        match at.checked_duration_since(self.shown_at) {
+            Some(since) => self.shown.saturating_add(since),
+            None => self.shown.saturating_sub(self.shown_at.duration_since(at)),
+        }
+    }
+
+    pub(crate) fn clock_shows(&mut self, wall: Duration, now: Instant) {
+        (self.shown, self.shown_at) = (wall, now);
     }
 
     pub(crate) fn started(&self) -> Duration {
@@ -376,8 +386,12 @@ impl Node {
             pnn: Some(me),
             srvid: Srvid(0),
         });
-        self.cluster
-            .send_message(Dest::Connected, Srvid::TAKEOVER_RUN, &request);
+        // Others than the leader would not heed it.
+        let leader = self
+            .leader()
+            .filter(|leader| self.cluster.is_connected(*leader));
+        let to = leader.map_or(Dest::Connected, Dest::Node);
+        self.cluster.send_message(to, Srvid::TAKEOVER_RUN, &request);
     }
 
     /// The orderly way out (cluster.md 1.5).

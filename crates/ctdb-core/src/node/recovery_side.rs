@@ -41,6 +41,7 @@ impl Node {
                 flags: node.flags,
                 addr: SockAddr(node.addr),
                 keepalive_version: peers.version(pnn),
+                closed: peers.has_closed(pnn),
             })
             .collect();
         let view = View {

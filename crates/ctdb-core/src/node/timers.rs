@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Node;
+use crate::input::LinkEnd;
 use crate::outstanding::NoAnswer;
 
 /// The node asks to be woken at least this often, so that no clock is forgotten for long.
@@ -37,7 +38,8 @@ impl Node {
     pub(super) fn run_timers(&mut self, now: Instant) {
         for (pnn, intervals) in self.peers.handle_timeout(&mut self.cluster, now) {
             let why = format!("nothing was heard of it for {intervals} keepalive intervals");
-            self.peer_lost(pnn, why, now);
+            let by_peer = false;
+            self.peer_lost(pnn, LinkEnd { why, by_peer }, now);
         }
         for asker in self.cluster.expired_controls(now) {
             let timeouts = &mut self.cluster.statistics.timeouts;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ctdb_proto::{Generation, Request, RunState, VnnMap};
 
+use crate::election::RANK_DELAY;
 use crate::recoverd::outbox::{Asker, Batch, ControlResult, Outbox, Token};
 use crate::recoverd::view::View;
 
@@ -19,7 +20,9 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The answer, as far as it is known.
 #[derive(Debug)]
 pub(crate) enum ColdStart {
-    /// Asked at this time, once all nodes are connected.
+    /// Until all nodes are connected.
+    Waiting,
+    /// Asked at this time: at once by the first active node, later by the others, if it does not.
     AskAt(Instant),
     Asking {
         run_states: Batch,
@@ -30,8 +33,8 @@ pub(crate) enum ColdStart {
 }
 
 impl ColdStart {
-    pub(crate) fn new(now: Instant) -> Self {
-        Self::AskAt(now)
+    pub(crate) fn new() -> Self {
+        Self::Waiting
     }
 
     /// There is a leader, or an election.
@@ -41,7 +44,13 @@ impl ColdStart {
 
     /// Asks, if it is time and all nodes are connected. `true`: an election is due.
     pub(crate) fn on_timeout(&mut self, view: &View<'_>, out: &mut Outbox, now: Instant) -> bool {
-        if !matches!(self, Self::AskAt(at) if now >= *at) || !view.is_complete() {
+        if !view.is_complete() {
+            return false;
+        }
+        if matches!(self, Self::Waiting) {
+            *self = Self::AskAt(now + RANK_DELAY.saturating_mul(view.rank()));
+        }
+        if !matches!(self, Self::AskAt(at) if now >= *at) {
             return false;
         }
         let mut ask = |request| {
@@ -115,7 +124,7 @@ impl ColdStart {
     pub(crate) fn poll_timeout(&self, complete: bool) -> Option<Instant> {
         match self {
             Self::AskAt(at) if complete => Some(*at),
-            Self::AskAt(_) | Self::Asking { .. } | Self::Settled => None,
+            Self::Waiting | Self::AskAt(_) | Self::Asking { .. } | Self::Settled => None,
         }
     }
 }

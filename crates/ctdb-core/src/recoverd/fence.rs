@@ -11,10 +11,11 @@
 
 use std::time::Instant;
 
-use ctdb_proto::{RecMode, Request};
+use ctdb_proto::{Pnn, RecMode, Request};
 use tracing::warn;
 
 use crate::explain::{FenceReason, What, Why};
+use crate::mutation::{self, Mutation};
 use crate::recoverd::view::View;
 use crate::recoverd::{LOG, Recoverd};
 
@@ -44,7 +45,8 @@ impl Recoverd {
                 );
             }
         } else if let Some(reason) = self.fence_reason(view, now) {
-            if self.fence.reason != Some(reason) {
+            let is_news = self.fence.reason.is_none() || reason != FenceReason::NoLeader;
+            if is_news && self.fence.reason != Some(reason) {
                 warn!(target: LOG, "Records are blocked: {reason}");
                 self.history.add(now, What::Fenced, Why::Fence(reason));
                 self.fence.reason = Some(reason);
@@ -64,11 +66,23 @@ impl Recoverd {
             let request = Request::SetRecMode(RecMode::Active);
             self.out.order(view.me, &request, view.recover_timeout());
         }
-        if !view.all_frozen && !self.fence.asked_for_freeze {
+        if view.all_frozen {
+            // A recovery that this node took part in when it began may still thaw something.
+            self.fence.asked_for_freeze = false;
+        } else if !self.fence.asked_for_freeze {
             self.fence.asked_for_freeze = true;
             self.out
                 .order(view.me, &Request::Freeze, view.recover_timeout());
         }
+    }
+
+    /// A node that may still let records be used although it takes no part in a recovery now, and
+    /// when it must have stopped.
+    pub(super) fn may_still_write(&self, view: &View<'_>, now: Instant) -> Option<(Pnn, Instant)> {
+        if !self.lock.is_configured() {
+            return None;
+        }
+        self.lease.outstanding(view, now)
     }
 
     fn fence_reason(&self, view: &View<'_>, now: Instant) -> Option<FenceReason> {
@@ -76,24 +90,29 @@ impl Recoverd {
         if let Some(leader) = left_out.filter(|leader| !view.is_connected(*leader)) {
             return Some(FenceReason::LeftOut { leader });
         }
-        let due = self.left_out_by_lock_at()?;
-        (now >= due).then_some(FenceReason::ClusterLockElsewhere)
+        let until = self.lease_until()?;
+        if now >= until {
+            return Some(if self.lock.is_elsewhere() {
+                FenceReason::ClusterLockElsewhere
+            } else {
+                FenceReason::NoLeader
+            });
+        }
+        let leader = self.lease.lost_grantor(view)?;
+        Some(FenceReason::LeaderLost { leader })
     }
 
     /// When to look again.
     pub(super) fn fence_at(&self, view: &View<'_>) -> Option<Instant> {
         let is_fenced = self.fence.reason.is_some() || view.my_flags().is_inactive();
-        self.left_out_by_lock_at().filter(|_| !is_fenced)
+        self.lease_until().filter(|_| !is_fenced)
     }
 
-    /// When a node without a leader counts as left out because somebody else has the cluster lock:
-    /// long enough for a leader to be heard, and well before the other side counts this node as
-    /// dead with the default tunables.
-    fn left_out_by_lock_at(&self) -> Option<Instant> {
-        let since = self
-            .leader
-            .none_since()
-            .filter(|_| self.lock.is_elsewhere())?;
-        Some(since + self.leader.timeout())
+    /// When this node must stop, if there is a cluster lock that somebody else may hold.
+    fn lease_until(&self) -> Option<Instant> {
+        let needs_leader = self.lock.is_configured()
+            && !self.lock.is_held()
+            && !mutation::is_on(Mutation::NoFence);
+        needs_leader.then(|| self.lease.until())
     }
 }

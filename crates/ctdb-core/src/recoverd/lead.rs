@@ -189,7 +189,11 @@ impl Recoverd {
         let rest = view.tunables.seconds(Tunable::RerecoveryTimeout);
         let paced = self.pace.earliest(urgency(&reason), rest);
         if let Some(at) = self.retry_recovery_at.or(paced).filter(|at| now < *at) {
-            self.put_off(reason, at, now);
+            self.put_off(at, Why::Pacing(reason), now);
+            return;
+        }
+        if let Some((pnn, at)) = self.may_still_write(view, now) {
+            self.put_off(at, Why::MayStillWrite { pnn, reason }, now);
             return;
         }
         log_finding(&reason, view);
@@ -209,7 +213,7 @@ impl Recoverd {
     }
 
     /// Remembers why there is no recovery yet; once for each time it is put off to.
-    fn put_off(&mut self, reason: RecoveryReason, until: Instant, now: Instant) {
+    fn put_off(&mut self, until: Instant, why: Why, now: Instant) {
         let what = What::RecoveryPutOff { until };
         if self
             .history
@@ -217,8 +221,8 @@ impl Recoverd {
             .next_back()
             .is_none_or(|last| last.what != what)
         {
-            debug!(target: LOG, %reason, "recovery put off");
-            self.history.add(now, what, Why::Pacing(reason));
+            debug!(target: LOG, %why, "recovery put off");
+            self.history.add(now, what, why);
         }
         self.check.look_again_at(until);
     }
@@ -482,8 +486,9 @@ impl Recoverd {
         // Who asked before the recovery is served by its run.
         let requests = self.takeover.take();
         let disabled = self.config.failover_disabled;
+        let ours = self.lease.ours().clone();
         let out = &mut self.out;
-        let run = TakeoverRun::start(requests, ends_recovery, disabled, view, out, now);
+        let run = TakeoverRun::start(requests, ends_recovery, disabled, ours, view, out, now);
         self.activity = Activity::Takeover(run);
     }
 

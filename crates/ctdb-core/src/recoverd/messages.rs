@@ -43,6 +43,8 @@ impl Recoverd {
             Message::Leader(said) => self.on_leader_message(from, said, view, now),
             Message::LeaderQuery(missed) => self.on_leader_query(from, missed, view, now),
             Message::LeaderOpinion(opinion) => self.on_opinion(from, opinion, view, now),
+            Message::LeaseRequest(time) => self.on_lease_request(from, time, view, now),
+            Message::LeaseGrant(time) => self.on_lease_grant(from, time, view, now),
             Message::Election(theirs) => self.on_election_message(from, &theirs, view, now),
             Message::Banning(pnn) => self.on_banning_message(pnn, view, now),
             Message::PushNodeFlags(change) => self.on_own_health(from, change, view),
@@ -129,6 +131,7 @@ impl Recoverd {
         self.leader
             .set(leader, LeaderReason::Broadcast, &mut self.history, now);
         self.leader.hear(now);
+        self.lease.on_leader(pnn, &mut self.out, now);
         self.opinions.forget();
         let (election, mut ctx) = self.election(view, now);
         election.on_leader(pnn, &mut ctx);
@@ -146,6 +149,23 @@ impl Recoverd {
             self.leader.last_heard(now)
         };
         opinions::answer(from, heard, view, &mut self.out);
+    }
+
+    fn on_lease_request(&mut self, from: Option<Pnn>, time: u64, view: &View<'_>, now: Instant) {
+        let peer = from.filter(|from| *from != view.me && view.is_connected(*from));
+        if let Some(from) = peer
+            && self.leads(view)
+            && self.lock.permits_leading()
+        {
+            self.lease.grant(from, time, &mut self.out, now);
+        }
+    }
+
+    fn on_lease_grant(&mut self, from: Option<Pnn>, time: u64, view: &View<'_>, now: Instant) {
+        if let Some(from) = from.filter(|from| *from != view.me && view.is_connected(*from)) {
+            let leader = self.leader.leader();
+            self.lease.on_grant(from, time, leader, now);
+        }
     }
 
     fn on_opinion(

@@ -14,6 +14,9 @@
 //! mode: the cluster recovers every few seconds for ever (`cluster.md` 10 and 14.3). So the node
 //! asks the others first. While one of them hears the leader there is no election.
 //!
+//! A few are asked, each time the same ones, and each node asks others: where hundreds of nodes lose
+//! their leader together, not everybody asks everybody.
+//!
 //! A node of the original does not answer; among such nodes the election starts a moment later
 //! than it would.
 
@@ -28,6 +31,14 @@ use crate::recoverd::view::View;
 
 /// How long to wait for answers.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How often a node that was told that others hear the leader goes without any answer before it
+/// believes that they do not any more: they may be busy.
+const UNANSWERED: u32 = 5;
+
+/// How many nodes are asked: in a cluster of usual size, all.
+const WITNESSES: usize = 8;
+
 /// What has become of a leader that is not heard here.
 #[derive(Debug)]
 pub(crate) struct Opinions {
@@ -49,6 +60,8 @@ enum State {
         ends: Instant,
         /// It was heard by others before.
         again: bool,
+        /// Questions in a row that nobody has answered.
+        unanswered: u32,
     },
     /// Others hear it.
     CutOff { missed: Pnn, ask_at: Instant },
@@ -99,7 +112,7 @@ impl Opinions {
         self.state = State::Idle;
     }
 
-    /// The leader is missed: asks all who could hear it.
+    /// The leader is missed: asks some who could hear it.
     pub(crate) fn ask(
         &mut self,
         missed: Pnn,
@@ -109,7 +122,11 @@ impl Opinions {
         now: Instant,
     ) -> Advice {
         let again = self.cut_off_from().is_some();
-        let waiting: BTreeSet<Pnn> = view.active_peers().filter(|pnn| *pnn != missed).collect();
+        let unanswered = match self.state {
+            State::Asking { unanswered, .. } => unanswered,
+            State::Idle | State::CutOff { .. } => 0,
+        };
+        let waiting = witnesses(missed, view);
         if waiting.is_empty() {
             self.state = State::Idle;
             return Advice::Elect(reason);
@@ -123,6 +140,7 @@ impl Opinions {
             waiting,
             ends: now + ANSWER_TIMEOUT,
             again,
+            unanswered,
         };
         Advice::Wait
     }
@@ -177,6 +195,17 @@ impl Opinions {
     /// Nobody may answer; and who has heard the leader may not hear it any more.
     pub(crate) fn on_timeout(&mut self, view: &View<'_>, out: &mut Outbox, now: Instant) -> Advice {
         match self.state {
+            State::Asking {
+                missed,
+                reason,
+                ends,
+                again: true,
+                ref mut unanswered,
+                ..
+            } if now >= ends && *unanswered + 1 < UNANSWERED => {
+                *unanswered += 1;
+                self.ask(missed, reason, view, out, now)
+            }
             State::Asking { ends, reason, .. } if now >= ends => {
                 self.state = State::Idle;
                 Advice::Elect(reason)
@@ -196,6 +225,19 @@ impl Opinions {
             State::CutOff { ask_at, .. } => Some(ask_at),
         }
     }
+}
+
+/// Active nodes after this one in the order of the pnns, and after the last one the first. If there
+/// is nobody else, the one that is missed: it may have won an election and follow another one.
+fn witnesses(missed: Pnn, view: &View<'_>) -> BTreeSet<Pnn> {
+    let others = || view.active_peers().filter(|pnn| *pnn != missed);
+    let after = others().filter(|pnn| *pnn > view.me);
+    let before = others().filter(|pnn| *pnn < view.me);
+    let witnesses: BTreeSet<Pnn> = after.chain(before).take(WITNESSES).collect();
+    if witnesses.is_empty() && missed != view.me && view.is_active(missed) {
+        return [missed].into();
+    }
+    witnesses
 }
 
 /// Tells a node whom this one follows. A leader that is not connected counts as none.
@@ -256,6 +298,23 @@ mod tests {
     }
 
     #[test]
+    fn in_a_large_cluster_each_asks_a_few_others() {
+        let mut asked = Vec::new();
+        for me in 0..100 {
+            let node = FakeNode::new(me, 100);
+            let nodes = witnesses(pnn(7), &node.view());
+            assert_eq!(nodes.len(), 8);
+            assert!(!nodes.contains(&pnn(7)) && !nodes.contains(&pnn(me)));
+            asked.extend(nodes);
+        }
+        let most = (0..100).map(|raw| asked.iter().filter(|p| **p == pnn(raw)).count());
+        assert!(most.max() <= Some(9), "nobody is asked by all");
+        let node = FakeNode::new(2, 4);
+        let all = witnesses(pnn(0), &node.view());
+        assert_eq!(all, [pnn(1), pnn(3)].into());
+    }
+
+    #[test]
     fn silence_is_no_answer() {
         let (mut opinions, node, mut out) = asked();
         let late = epoch() + ANSWER_TIMEOUT;
@@ -280,8 +339,33 @@ mod tests {
     }
 
     #[test]
-    fn with_nobody_to_ask_the_election_comes_at_once() {
+    fn who_is_cut_off_bears_with_witnesses_that_are_busy() {
+        let (mut opinions, node, mut out) = asked();
+        opinions.on_opinion(pnn(3), hears(Some(0), 800), pnn(2), epoch());
+        let mut now = epoch() + INTERVAL;
+        let mut tries = 0;
+        while opinions.on_timeout(&node.view(), &mut out, now) == Advice::Wait {
+            now += ANSWER_TIMEOUT;
+            tries += 1;
+        }
+        assert_eq!(tries, UNANSWERED);
+    }
+
+    #[test]
+    fn the_missed_one_is_asked_if_there_is_nobody_else() {
         let (mut opinions, node) = (Opinions::new(INTERVAL), FakeNode::new(1, 2));
+        let mut out = Outbox::default();
+        let advice = opinions.ask(pnn(0), REASON, &node.view(), &mut out, epoch());
+        assert_eq!(advice, Advice::Wait);
+        let advice = opinions.on_opinion(pnn(0), hears(Some(5), 100), pnn(1), epoch());
+        let (leader, witness) = (pnn(5), pnn(0));
+        assert_eq!(advice, Advice::CutOff { leader, witness });
+    }
+
+    #[test]
+    fn with_nobody_to_ask_the_election_comes_at_once() {
+        let (mut opinions, mut node) = (Opinions::new(INTERVAL), FakeNode::new(1, 2));
+        node.set_flags(pnn(0), ctdb_proto::NodeFlags::DISCONNECTED);
         let advice = opinions.ask(
             pnn(0),
             REASON,

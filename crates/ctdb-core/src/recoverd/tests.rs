@@ -49,6 +49,7 @@ impl FakeNode {
             flags: NodeFlags::empty(),
             addr: SockAddr(([127, 0, 0, 1], 4379).into()),
             keepalive_version: None,
+            closed: false,
         });
         Self {
             me: pnn(me),

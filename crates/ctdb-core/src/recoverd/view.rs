@@ -19,6 +19,8 @@ pub struct NodeView {
     /// Version that the node's keepalives announce. `None` before the first one, and for the own
     /// node.
     pub keepalive_version: Option<SambaVersion>,
+    /// It is lost, and closed the connection itself: its daemon has ended, or knows of the loss.
+    pub closed: bool,
 }
 
 /// The state of the own daemon at the time of one call.

@@ -97,6 +97,8 @@ pub(crate) struct Recovery {
     batch: Batch,
     /// What each connected node says of its own flags.
     words: BTreeMap<Pnn, NodeFlags>,
+    /// What each connected node says of all.
+    copies: BTreeMap<Pnn, NodeMap>,
     map: VnnMap,
     databases: BTreeMap<DbId, DbRecovery>,
 }
@@ -123,6 +125,7 @@ impl Recovery {
             phase: Phase::ReadFlags,
             batch: Batch::default(),
             words: BTreeMap::new(),
+            copies: BTreeMap::new(),
             map: VnnMap {
                 generation,
                 map: Vec::new(),
@@ -265,7 +268,7 @@ impl Recovery {
         }
     }
 
-    /// Tells each connected node each connected node's own word.
+    /// Tells each connected node each connected node's own word, as far as it does not know it.
     fn push_flags(&mut self, view: &View<'_>, out: &mut Outbox) {
         for (pnn, word) in &self.words {
             let change = NodeFlagChange {
@@ -274,7 +277,9 @@ impl Recovery {
                 old_flags: view.flags(*pnn),
             };
             let request = Request::ModifyFlags(change);
-            for to in self.words.keys() {
+            let knows = |map: &NodeMap| map.nodes.iter().any(|n| n.pnn == *pnn && n.flags == *word);
+            let unaware = self.copies.iter().filter(|(_, map)| !knows(map));
+            for (to, _) in unaware {
                 let token = out.ask(Asker::Recovery, *to, &request, self.shared.timeout);
                 self.batch.add(*to, token);
             }
@@ -317,7 +322,8 @@ impl Recovery {
     /// Only nodes that call themselves active take part.
     fn learn_flags(&mut self) {
         let maps: BTreeMap<Pnn, NodeMap> = self.batch.decode();
-        for (pnn, map) in maps {
+        for (pnn, map) in &maps {
+            let pnn = *pnn;
             if let Some(node) = map.nodes.iter().find(|node| node.pnn == pnn) {
                 self.words.insert(pnn, node.flags);
             } else {
@@ -332,6 +338,7 @@ impl Recovery {
             .filter(|(_, word)| !word.is_inactive())
             .map(|(pnn, _)| *pnn);
         self.shared.nodes = active.collect();
+        self.copies = maps;
     }
 
     fn learn_lmasters(&mut self, me: Pnn) {

@@ -184,7 +184,8 @@ impl Node {
         now: Instant,
     ) {
         let attached = self.add_database(db, name.to_owned(), flags, answer);
-        if attached {
+        let me = self.cluster.me;
+        if attached && callers.iter().any(|(caller, ..)| caller.node == me) {
             self.announce_attach(name, flags);
         }
         for (caller, name, flags) in callers {
@@ -250,7 +251,8 @@ impl Node {
         true
     }
 
-    /// Every other node attaches it too; a node that cannot is repaired by the next recovery.
+    /// Every other node attaches it too; a node that cannot is repaired by the next recovery. The
+    /// node of the client alone says so: in the original each node that attaches tells all again.
     fn announce_attach(&mut self, name: &str, flags: DbFlags) {
         let request = if flags.contains(DbFlags::PERSISTENT) {
             Request::DbAttachPersistent(name.to_owned())

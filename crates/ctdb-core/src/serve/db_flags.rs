@@ -36,21 +36,23 @@ impl Node {
         self.answer_status(caller, status);
     }
 
-    /// A recovery has ended: asks the other nodes which flags their databases have.
+    /// A recovery has ended: asks the other nodes which flags their databases have. Who took part
+    /// in the one before it together with this node was asked then.
     pub(crate) fn ask_for_db_flags(&mut self, now: Instant) {
         let me = self.cluster.me;
+        let limit = self.cluster.control_timeout();
         for pnn in self.cluster.broadcast_targets(Dest::Connected) {
+            if pnn == me || !self.told_db_flags.insert(pnn) {
+                continue;
+            }
             let control = Request::GetDbMap.to_control(ControlFlags::empty());
-            let limit = self.cluster.control_timeout();
-            let asked = pnn == me
-                || self
-                    .cluster
-                    .ask(Asker::DbFlags, pnn, control, limit, now)
-                    .is_ok();
-            if !asked {
+            let asked = self.cluster.ask(Asker::DbFlags, pnn, control, limit, now);
+            if asked.is_err() {
                 warn!(%pnn, "cannot be asked for the flags of its databases");
             }
         }
+        let members = &self.cluster.vnn_map.map;
+        self.told_db_flags.retain(|pnn| members.contains(pnn));
     }
 
     /// What another node has answered, if it has.

@@ -8,6 +8,7 @@ use tracing::{error, info, warn};
 use crate::cluster::NodeEntry;
 use crate::config::ConfiguredNode;
 use crate::effect::{Effect, Ticket};
+use crate::input::LinkEnd;
 use crate::node::Node;
 use crate::nodes_list::{Asker, Change, GONE, Purpose, changes};
 use crate::waiting::Caller;
@@ -115,7 +116,8 @@ impl Node {
     fn delete_node(&mut self, pnn: Pnn, now: Instant) {
         warn!("Node {pnn} is DELETED");
         let why = "it was deleted from the nodes list".to_owned();
-        self.peer_lost(pnn, why, now);
+        let by_peer = false;
+        self.peer_lost(pnn, LinkEnd { why, by_peer }, now);
         self.memory.listed(pnn, true, now);
         self.memory.peer_deleted(pnn);
         if let Some(node) = self.cluster.node_mut(pnn) {

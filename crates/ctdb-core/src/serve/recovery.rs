@@ -267,7 +267,9 @@ impl Node {
         transaction: Generation,
         answer: &Result<DbAnswer, DbFailure>,
     ) {
-        if let Some(database) = self.cluster.databases.get_mut(&db) {
+        // Another recovery may have begun its own transaction since.
+        let database = self.cluster.databases.get_mut(&db);
+        if let Some(database) = database.filter(|db| db.transaction == Some(transaction)) {
             database.transaction = None;
             if answer.is_ok() {
                 database.generation = transaction;

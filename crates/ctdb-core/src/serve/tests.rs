@@ -10,13 +10,13 @@ use ctdb_proto::{
     Body, ClientId, ControlFlags, DbFlags, DbId, DbStatistics, DbidEntry, DbidMap, Dest,
     Generation, Header, NodeFlags, Opcode, Packet, Pnn, RecBuffer, RecMode, RecordFlags,
     RecordHeader, ReplyControl, ReqControl, ReqId, ReqMessage, Rsn, RunState, Srvid, SrvidMessage,
-    Statistics, Wire,
+    Statistics, Uptime, Wire,
 };
 
 use super::encoded;
 use crate::database::{Database, Freeze};
 use crate::effect::{DbAnswer, DbOp, Effect, Ticket};
-use crate::input::{DbFailure, Input};
+use crate::input::{DbFailure, Input, LinkEnd};
 use crate::node::Node;
 
 const GENERATION: Generation = Generation(5);
@@ -337,8 +337,10 @@ fn a_control_that_reaches_nobody_is_answered() {
     // One that is lost on the way.
     f.client_sends(1, ping());
     assert!(f.reply().is_none());
-    let (pnn, reason) = (pnn(1), "part of the test".to_owned());
-    f.handle(Input::LinkLost { pnn, reason });
+    let (pnn, why) = (pnn(1), "part of the test".to_owned());
+    let by_peer = true;
+    let end = LinkEnd { why, by_peer };
+    f.handle(Input::LinkLost { pnn, end });
     assert_eq!(f.reply().unwrap().status, -1, "its node is gone");
 }
 
@@ -473,6 +475,25 @@ fn a_change_is_told_to_the_others_and_does_not_come_back() {
     assert_eq!(op, DbOp::BumpFileSeqnum);
     f.db_answers(ticket, Ok(DbAnswer::Number(7)));
     assert_eq!(tick(&mut f, 7), [], "that change was not ours");
+}
+
+// The clock (cluster.md 11).
+
+#[test]
+fn the_uptime_follows_a_clock_that_is_set() {
+    let mut f = Fixture::new();
+    let uptime = |f: &mut Fixture| -> Uptime {
+        let control = Request::Uptime.to_control(ControlFlags::empty());
+        f.client_sends(ctdb_proto::CURRENT_NODE, control);
+        Uptime::decode(&mut f.reply().unwrap().data).unwrap()
+    };
+    let before = uptime(&mut f);
+    let shows = Duration::from_secs(5_000_000);
+    f.node.note_wall_clock(shows, f.now);
+    f.now += Duration::from_secs(3);
+    let after = uptime(&mut f);
+    assert_eq!(after.current_time.sec, 5_000_003);
+    assert_eq!(after.ctdbd_start_time, before.ctdbd_start_time);
 }
 
 // Memory (11, cluster.md 2).

@@ -4,7 +4,7 @@ use super::*;
 use crate::recoverd::tests::{FakeNode, epoch, pnn};
 use crate::recoverd::{ControlFailure, RecoverdEffect};
 
-/// A takeover run of node 0 of 3; node 2 is a 4.17.
+/// A takeover run of node 0 of 3; node 2 presents itself as a 4.17.
 struct Bench {
     node: FakeNode,
     out: Outbox,
@@ -17,10 +17,17 @@ struct Bench {
 
 impl Bench {
     fn start() -> Self {
+        Self::start_with(BTreeSet::new())
+    }
+
+    /// `ours`: nodes that run this daemon.
+    fn start_with(ours: BTreeSet<Pnn>) -> Self {
         let mut node = FakeNode::new(0, 3);
         node.nodes[2].keepalive_version = Some(SambaVersion::new(4, 17));
         let mut out = Outbox::default();
-        let run = TakeoverRun::start(Vec::new(), false, false, &node.view(), &mut out, epoch());
+        let requests = Vec::new();
+        let view = node.view();
+        let run = TakeoverRun::start(requests, false, false, ours, &view, &mut out, epoch());
         let (sent, messages) = (Vec::new(), Vec::new());
         Self {
             node,
@@ -108,6 +115,16 @@ fn old_nodes_are_not_told_that_addresses_may_move_and_may_not_know() {
     });
     assert_eq!(outcome, Outcome::Complete);
     assert_eq!(bench.sent(Opcode::START_IPREALLOCATE), [0, 1]);
+}
+
+#[test]
+fn a_node_of_ours_is_told_whichever_version_it_presents() {
+    let mut bench = Bench::start_with([pnn(2)].into());
+    bench.run(|_, opcode| match opcode {
+        Opcode::GET_PUBLIC_IPS => Ok(ips(1)),
+        _ => Ok(ReplyControl::status(0)),
+    });
+    assert_eq!(bench.sent(Opcode::START_IPREALLOCATE), [0, 1, 2]);
 }
 
 #[test]

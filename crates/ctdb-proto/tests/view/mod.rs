@@ -253,7 +253,10 @@ impl View for Message {
             Self::DisableTakeoverRuns(disable) | Self::DisableRecoveries(disable) => disable.view(),
             Self::DisableIpCheck(timeout) => json!({ "timeout": timeout.as_secs() }),
             Self::SambaNotify(data) => hex(data),
-            Self::LeaderQuery(_) | Self::LeaderOpinion(_) => {
+            Self::LeaderQuery(_)
+            | Self::LeaderOpinion(_)
+            | Self::LeaseRequest(_)
+            | Self::LeaseGrant(_) => {
                 panic!("the original has no such message")
             }
             Self::Other(message) => panic!("{} has no view", message.srvid),

@@ -6,6 +6,7 @@ mod generations_do_not_mix;
 mod lock_holder_leads;
 mod newest_copy_survives;
 mod one_dmaster;
+mod one_side_writes;
 
 use std::collections::BTreeSet;
 
@@ -52,6 +53,7 @@ impl Invariants {
                 Box::new(commits_survive::CommitsSurvive::default()),
                 Box::new(generations_do_not_mix::GenerationsDoNotMix),
                 Box::new(banned_stay_out::BannedStayOut::default()),
+                Box::new(one_side_writes::OneSideWrites::new()),
             ],
         }
     }

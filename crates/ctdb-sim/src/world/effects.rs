@@ -72,7 +72,7 @@ impl World {
                 self.plan_input(pnn, WORK, Input::EventDone { ticket, outcome });
             }
             Effect::TakeClusterLock(attempt) => self.take_lock(pnn, attempt),
-            Effect::ReleaseClusterLock(attempt) => self.lock.release(pnn, attempt),
+            Effect::ReleaseClusterLock(attempt) => self.lock.release(pnn, attempt, self.now),
             Effect::TestClusterLock { ticket, limit } => {
                 let (takes, outcome) = self.lock.test(limit);
                 self.plan_input(pnn, takes, Input::ClusterLockTested { ticket, outcome });

@@ -49,7 +49,7 @@ impl World {
         host.paused = false;
         host.backlog.clear();
         host.disk.crash();
-        self.lock.forget(pnn);
+        self.lock.forget(pnn, self.now);
         self.trace.forget(pnn);
         self.set_wake(pnn);
         for other in self.pnns().filter(|other| *other != pnn) {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use ctdb_core::{ConfiguredNode, Input, Node, NodeConfig, RecordJob};
 use ctdb_proto::{Capabilities, ClientId, NodeFlags, Packet, Pnn, SambaVersion};
 
-use super::World;
+use super::{LEADER_TIMEOUT, World};
 use crate::disk::Disk;
 
 /// Unix time at the beginning of each run.
@@ -69,7 +69,7 @@ impl World {
             capabilities: Capabilities::DEFAULT,
             start_flags: NodeFlags::empty(),
             cluster_lock: self.lock_name(pnn),
-            leader_timeout: Duration::from_secs(5),
+            leader_timeout: LEADER_TIMEOUT,
             keepalive_interval: None,
             failover_disabled: false,
             version: SambaVersion::new(4, 24),

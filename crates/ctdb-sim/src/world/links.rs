@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use ctdb_core::Input;
-use ctdb_proto::{Packet, Pnn};
+use ctdb_core::{Input, LinkEnd};
+use ctdb_proto::{Body, Packet, Pnn};
 
 use super::host::addr;
 use super::{Happening, World};
@@ -55,6 +55,7 @@ impl World {
 
     pub(super) fn send(&mut self, from: Pnn, to: Pnn, packet: Packet) {
         self.cost.packets += 1;
+        *self.sent.entry(kind(&packet)).or_default() += 1;
         if let Some(parcel) = self.net.pack(from, to, packet) {
             self.dispatch(from, to, parcel);
         }
@@ -77,8 +78,10 @@ impl World {
 
     /// A node sees that its connections with another one are gone, and connects again.
     fn lost(&mut self, node: Pnn, other: Pnn, reason: &str) {
-        let (pnn, reason) = (other, reason.to_owned());
-        self.tell(node, Input::LinkLost { pnn, reason });
+        let (pnn, why) = (other, reason.to_owned());
+        let by_peer = true;
+        let end = LinkEnd { why, by_peer };
+        self.tell(node, Input::LinkLost { pnn, end });
         self.plan_connect(node, other, LATENCY * 2);
     }
 
@@ -147,5 +150,17 @@ impl World {
                 self.heal(*a, *b);
             }
         }
+    }
+}
+
+/// The opcode of a control, the address of a message, the operation of anything else.
+fn kind(packet: &Packet) -> String {
+    match &packet.body {
+        Body::ReqControl(control) => control.opcode.to_string(),
+        Body::ReqMessage(message) => match message.srvid.name() {
+            Some(name) => name.to_owned(),
+            None => message.srvid.to_string(),
+        },
+        body => format!("{:?}", body.operation()),
     }
 }

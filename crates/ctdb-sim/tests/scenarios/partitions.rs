@@ -79,6 +79,22 @@ fn with_a_lock_only_one_side_recovers() {
 }
 
 #[test]
+fn a_leader_that_starts_anew_waits_for_those_who_may_not_know() {
+    let mut story = Story::begin();
+    let (leader, members) = (story.leader(), story.members());
+    story.world().partition(&[leader], &members);
+    story.world().kill(leader);
+    // It misses a leader, and gets the lock, before the others have given it up.
+    story.world().start(leader);
+    let begin = story.now();
+    story.goes_on_with(&[leader], SECOND * 30);
+    let took = story.now().saturating_sub(begin);
+    assert!(took > SECOND * 10, "{took:?}");
+    story.world().heal_all();
+    story.becomes_whole_within(SECOND * 30);
+}
+
+#[test]
 fn after_a_recovery_only_the_side_with_the_lock_writes() {
     let mut story = Story::begin();
     let (leader, members) = (story.leader(), story.members());

@@ -62,13 +62,13 @@ impl Fixture {
 
     /// Waits for the loss of the connections, and connects again.
     async fn lost(&mut self) -> String {
-        let ShellEvent::PeerLost { pnn, link, reason } = self.next().await else {
+        let ShellEvent::PeerLost { pnn, link, end } = self.next().await else {
             panic!("not lost")
         };
         assert!(self.peers.is_current(pnn, link));
         self.peers.reconnect(pnn);
         assert!(!self.peers.is_current(pnn, link));
-        reason
+        end.why
     }
 }
 

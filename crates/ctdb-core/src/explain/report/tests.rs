@@ -7,7 +7,7 @@ use ctdb_proto::{Body, ClientId, ControlFlags, Packet, ReqControl, ReqId, Reques
 use super::*;
 use crate::effect::{Effect, Event, EventOutcome};
 use crate::explain::ScriptFailure;
-use crate::input::Input;
+use crate::input::{Input, LinkEnd};
 use crate::node::tests::{node, pnn};
 use crate::recoverd::tests::epoch;
 use crate::waiting::Waiting;
@@ -51,6 +51,13 @@ fn connect(node: &mut Node, peer: u32) {
     node.handle(Input::OutgoingUp(pnn(peer)), epoch());
 }
 
+fn closed(why: &str) -> LinkEnd {
+    LinkEnd {
+        why: why.to_owned(),
+        by_peer: true,
+    }
+}
+
 #[test]
 fn peers_are_unreachable_until_they_connect_and_when_they_are_lost() {
     let mut node = node(0, &[1, 2, 3]);
@@ -59,9 +66,9 @@ fn peers_are_unreachable_until_they_connect_and_when_they_are_lost() {
     connect(&mut node, 1);
     connect(&mut node, 2);
     assert_eq!(said(&node, Topic::UNREACHABLE, epoch()), []);
-    let reason = "connection closed".to_owned();
+    let end = closed("connection closed");
     let pnn = pnn(2);
-    node.handle(Input::LinkLost { pnn, reason }, epoch() + S * 7);
+    node.handle(Input::LinkLost { pnn, end }, epoch() + S * 7);
     let [lost] = &said(&node, Topic::UNREACHABLE, epoch() + S * 60)[..] else {
         panic!("one peer is lost");
     };
@@ -132,8 +139,8 @@ fn a_long_life_still_fits_into_one_answer() {
     let long = "x".repeat(100_000);
     for time in 0..2000 {
         connect(&mut node, 1);
-        let (pnn, reason) = (pnn(1), long.clone());
-        node.handle(Input::LinkLost { pnn, reason }, epoch() + S * time);
+        let (pnn, end) = (pnn(1), closed(&long));
+        node.handle(Input::LinkLost { pnn, end }, epoch() + S * time);
     }
     let mut bytes = BytesMut::new();
     node.explanation(epoch() + S * 2000).encode(&mut bytes);

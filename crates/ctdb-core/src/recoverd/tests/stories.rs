@@ -143,7 +143,14 @@ fn with_a_cluster_lock_a_partition_has_one_leader() {
     for other in &others {
         world.cut(holder.get(), *other);
     }
-    world.run_until(S, "the holder goes on", |w| w.is_healthy(&[holder.get()]));
+    // Not before the others must have stopped.
+    let took = world.run_until(S * 11, "the holder goes on", |w| {
+        w.is_healthy(&[holder.get()])
+    });
+    assert!(took > S * 7, "{took:?}");
+    for other in &others {
+        assert!(world.daemon(*other).node.all_frozen, "node {other}");
+    }
     world.run_for(S * 30);
     for other in &others {
         assert_eq!(world.recoverd(*other).leader(), None);
@@ -545,7 +552,7 @@ fn a_leader_that_was_stopped_and_continued_hears_the_others_first() {
         if lock_file {
             world.lose_lock();
         }
-        world.run_until(S * 5, "the others go on", |w| w.is_healthy(&others));
+        world.run_until(S * 11, "the others go on", |w| w.is_healthy(&others));
         world.run_for(S * 60);
         let before = world.recoveries();
         world.wake_up(leader);

@@ -223,10 +223,12 @@ impl World {
 
     fn lose(&mut self, node: Pnn, peer: Pnn) {
         let lost = NodeFlags::DISCONNECTED | NodeFlags::UNHEALTHY;
+        let is_dead = self.sims[peer.index()].recoverd.is_none();
         let sim = &mut self.sims[node.index()];
         sim.daemon
             .node
             .set_flags(peer, sim.daemon.node.view().flags(peer) | lost);
+        sim.daemon.node.nodes[peer.index()].closed = is_dead;
         let failed: Vec<_> = sim
             .open
             .iter()
@@ -251,6 +253,7 @@ impl World {
         let daemon = &mut self.sims[node.index()].daemon;
         let flags = daemon.node.view().flags(peer) - NodeFlags::DISCONNECTED;
         daemon.node.set_flags(peer, flags);
+        daemon.node.nodes[peer.index()].closed = false;
         self.wake(node);
     }
 
