@@ -18,8 +18,6 @@ pub enum Mutation {
     LostCommit,
     /// A node that hears no leader lets records be used all the same.
     NoFence,
-    /// The leader does not wait until a node that it lost must have stopped.
-    NoWaitForFence,
 }
 
 #[cfg(feature = "mutations")]

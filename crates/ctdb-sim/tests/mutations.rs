@@ -41,14 +41,6 @@ fn a_node_that_goes_on_without_a_leader_is_found() {
     is_found(Mutation::NoFence, "nobody writes in the generation before");
 }
 
-#[test]
-fn a_leader_that_does_not_wait_for_lost_nodes_is_found() {
-    is_found(
-        Mutation::NoWaitForFence,
-        "nobody writes in the generation before",
-    );
-}
-
 /// Plays the seeds of CI until one breaks the rule; the same seed breaks none without the mistake.
 #[track_caller]
 fn is_found(mistake: Mutation, rule: &str) {

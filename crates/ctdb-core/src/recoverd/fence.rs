@@ -44,9 +44,7 @@ impl Recoverd {
                      Activate recovery mode and lock databases"
                 );
             }
-        } else if let Some(reason) = self.fence_reason(view, now)
-            && !mutation::is_on(Mutation::NoFence)
-        {
+        } else if let Some(reason) = self.fence_reason(view, now) {
             let is_news = self.fence.reason.is_none() || reason != FenceReason::NoLeader;
             if is_news && self.fence.reason != Some(reason) {
                 warn!(target: LOG, "Records are blocked: {reason}");
@@ -81,7 +79,7 @@ impl Recoverd {
     /// A node that may still let records be used although it takes no part in a recovery now, and
     /// when it must have stopped.
     pub(super) fn may_still_write(&self, view: &View<'_>, now: Instant) -> Option<(Pnn, Instant)> {
-        if !self.lock.is_configured() || mutation::is_on(Mutation::NoWaitForFence) {
+        if !self.lock.is_configured() {
             return None;
         }
         self.lease.outstanding(view, now)
@@ -112,7 +110,9 @@ impl Recoverd {
 
     /// When this node must stop, if there is a cluster lock that somebody else may hold.
     fn lease_until(&self) -> Option<Instant> {
-        let needs_leader = self.lock.is_configured() && !self.lock.is_held();
+        let needs_leader = self.lock.is_configured()
+            && !self.lock.is_held()
+            && !mutation::is_on(Mutation::NoFence);
         needs_leader.then(|| self.lease.until())
     }
 }
