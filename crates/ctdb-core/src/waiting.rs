@@ -131,6 +131,8 @@ pub(crate) enum Waiting {
     Background,
     SetRecmode {
         caller: Caller,
+        /// That whose recovery ends.
+        generation: Generation,
     },
     /// `START_RECOVERY`: which cluster lock the leader has.
     LeadersLock {

@@ -187,7 +187,7 @@ impl Node {
     /// `SET_RECMODE` NORMAL with a cluster lock: the lock was tried, and should have been held by
     /// the leader (cluster.md 7).
     pub(super) fn cluster_lock_tested(&mut self, ticket: Ticket, outcome: LockTest, now: Instant) {
-        let Some(Waiting::SetRecmode { caller }) = self.waiting.remove(&ticket) else {
+        let Some(Waiting::SetRecmode { caller, generation }) = self.waiting.remove(&ticket) else {
             return;
         };
         match outcome {
@@ -195,11 +195,11 @@ impl Node {
                 self.cluster.statistics.reclock_ctdbd.record(seconds);
                 let took = Duration::try_from_secs_f64(seconds).unwrap_or_default();
                 self.cluster.mention_reclock_latency("test", took);
-                self.recovery_mode_normal(caller, now);
+                self.recovery_mode_normal_in(generation, caller, now);
             }
             LockTest::Timeout => {
                 tracing::warn!("Time out getting recovery lock, allowing recmode set anyway");
-                self.recovery_mode_normal(caller, now);
+                self.recovery_mode_normal_in(generation, caller, now);
             }
             LockTest::Taken => {
                 let lock = self.config.cluster_lock.as_deref().unwrap_or_default();

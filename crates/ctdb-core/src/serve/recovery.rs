@@ -92,7 +92,9 @@ impl Node {
             return self.recovery_mode_normal(caller, now);
         }
         let ticket = self.cluster.ticket();
-        self.waiting.insert(ticket, Waiting::SetRecmode { caller });
+        let generation = self.cluster.vnn_map.generation;
+        let waiting = Waiting::SetRecmode { caller, generation };
+        self.waiting.insert(ticket, waiting);
         self.cluster.effect(Effect::TestClusterLock {
             ticket,
             limit: LOCK_TEST_LIMIT,
@@ -111,6 +113,22 @@ impl Node {
             odd.generation, odd.name
         );
         true
+    }
+
+    /// The end of the recovery of a generation was put off for the test of the cluster lock. If this
+    /// node has become inactive since, or takes part in another recovery, it is not its end.
+    pub(crate) fn recovery_mode_normal_in(
+        &mut self,
+        generation: Generation,
+        caller: Caller,
+        now: Instant,
+    ) {
+        let ours = self.cluster.vnn_map.generation;
+        if ours == generation && !self.has_inconsistent_generation() {
+            return self.recovery_mode_normal(caller, now);
+        }
+        warn!("The end of recovery {generation} came too late: generation is {ours}");
+        self.answer_status(caller, -1);
     }
 
     /// The recovery is over as far as clients are concerned.
