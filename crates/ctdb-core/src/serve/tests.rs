@@ -1,6 +1,7 @@
 //! A whole node and what its clients and peers ask of it, above all what is the end of the original
 //! or what it never answers (data-plane.md 14).
 
+mod recmode;
 mod suspicion;
 
 use std::time::{Duration, Instant};

@@ -1,5 +1,8 @@
 //! Daemons that die and come back.
 
+use ctdb_proto::DbId;
+use ctdb_sim::workload::COUNTERS;
+
 use crate::story::{SECOND, Story};
 
 #[test]
@@ -10,6 +13,33 @@ fn a_killed_leader_is_replaced() {
         let took = story.goes_on_with(&members, SECOND * 10);
         assert!(took < SECOND * 5, "{took:?}");
         assert!(story.work_done_in(SECOND * 5) > 0);
+    }
+}
+
+/// The survivors block their records at once, since the leader may live and go on without them. The
+/// recovery that they make among themselves must have them all the same.
+#[test]
+fn a_killed_leader_takes_no_records_of_others_along() {
+    let db = DbId::of_name(COUNTERS);
+    for mut story in [Story::begin(), Story::begin_without_lock()] {
+        let (leader, members) = (story.leader(), story.members());
+        let world = story.world();
+        let mut owned = Vec::new();
+        for pnn in &members {
+            let records = world.disk(*pnn).records(db).into_iter();
+            let mine = records.filter(|(_, record)| record.header.dmaster == pnn.get());
+            owned.extend(mine.map(|(key, record)| (key, record.header.rsn)));
+        }
+        assert!(!owned.is_empty(), "the leader has all records");
+        world.kill(leader);
+        story.goes_on_with(&members, SECOND * 10);
+        let world = story.world();
+        for (key, rsn) in owned {
+            let copies = members.iter().map(|pnn| world.disk(*pnn).record(db, &key));
+            let newest = copies.flatten().map(|record| record.header.rsn).max();
+            let key = key.escape_ascii();
+            assert!(newest >= Some(rsn), "{key}: {newest:?}, was {rsn:?}");
+        }
     }
 }
 
