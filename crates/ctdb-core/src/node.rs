@@ -147,6 +147,7 @@ impl Node {
             }
             Input::LinkLost { pnn, end } => {
                 tracing::warn!(%pnn, reason = end.why, "link lost");
+                tracing::info!("Tearing down connection to dead node :{pnn}");
                 self.peer_lost(pnn, end, now);
             }
             Input::PeerPacket { from, packet } => self.peer_packet(from, packet, now),

@@ -18,7 +18,7 @@ use ctdb_core::{ClusterLockEvent, Effect, Input, LinkEnd, Node, Notification};
 use ctdb_proto::{ClientId, Packet, Pnn};
 use ctdb_sys::process::memory_used;
 use tokio::net::{TcpListener, UnixListener};
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::background::Ready;
 use crate::children::{Errand, Unattended};
@@ -324,7 +324,8 @@ impl CoreTask {
                     .carry_out(&mut self.node, ticket, db, op, Instant::now());
             }
             Effect::DropPeer { pnn, reason } => {
-                info!(?reason, "Tearing down connection to dead node :{pnn}");
+                info!("Tearing down connection to dead node :{pnn}");
+                debug!(?reason, "why it is dead");
                 self.peers.reconnect(pnn);
             }
             Effect::AddPeer { pnn, addr } => self.peers.connect(pnn, addr),

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use ctdb_proto::{
-    Body, CallFlags, CallId, ClientId, Packet, Pnn, RecordFlags, ReplyCall, ReplyDmaster, ReqCall,
-    ReqDmaster, ReqId,
+    Body, CallFlags, CallId, ClientId, Header, Packet, Pnn, RecordFlags, ReplyCall, ReplyDmaster,
+    ReqCall, ReqDmaster, ReqId,
 };
 
 use super::job::{ClientCall, PeerCall, Then, Verdict, Work};
@@ -182,7 +182,7 @@ fn redirect(view: View<'_>, draft: &Draft, call: PeerCall, to: Pnn) -> Verdict {
     } = call;
     call.hopcount = call.hopcount.wrapping_add(1);
     if call.hopcount % 100 > 95 {
-        warn_of_hops(view, draft, &call, header.src, to);
+        warn_of_hops(view, draft, &call, &header, to);
     }
     if call.hopcount == HOP_LIMIT {
         return view.leave(Then::ForceRecovery(
@@ -199,14 +199,16 @@ fn redirect(view: View<'_>, draft: &Draft, call: PeerCall, to: Pnn) -> Verdict {
     view.leave(Then::Forward { to, packet })
 }
 
-fn warn_of_hops(view: View<'_>, draft: &Draft, call: &ReqCall, src: u32, to: Pnn) {
+fn warn_of_hops(view: View<'_>, draft: &Draft, call: &ReqCall, header: &Header, to: Pnn) {
     tracing::warn!(
-        "High hopcount {} dbid:{} key:{:#010x} pnn:{} src:{src} lmaster:{} header->dmaster:{} \
-         dst:{to}",
+        "High hopcount {} dbid:{} key:{:#010x} reqid={:08x} pnn:{} src:{} lmaster:{} \
+         header->dmaster:{} dst:{to}",
         call.hopcount,
         view.db.name,
         ctdb_proto::jenkins_hash(view.key),
+        header.reqid.0,
         view.me(),
+        header.src,
         draft.lmaster,
         draft.header.dmaster,
     );

@@ -196,7 +196,8 @@ impl Migrator {
 
     pub(super) fn wait_for_pin(&mut self, call: PeerCall, cluster: &mut Cluster) {
         let (db, key) = (call.call.db_id, call.call.key.clone());
-        debug!(%db, ?key, "Defer request for pinned down record");
+        let name = cluster.databases.get(&db).map_or("", |db| &db.name);
+        debug!(?key, "Defer request for pinned down record in {name}");
         if let Err(call) = self.state(db).pins.wait(&key, call) {
             self.submit(db, key, Work::PeerCall(call), cluster);
         }
@@ -221,7 +222,8 @@ impl Migrator {
         let origin = wanted.map(|p| p.origin);
         self.pin_if_sticky(db, key, cluster, now);
         if origin.is_none() {
-            debug!(?from, "Invalid reqid {reqid} in ctdb_become_dmaster");
+            let (me, from) = (cluster.me, from.unwrap_or(cluster.me));
+            debug!("pnn {me} Invalid reqid {reqid} in ctdb_become_dmaster from node {from}");
             return;
         }
         let Some(database) = cluster.databases.get(&db) else {

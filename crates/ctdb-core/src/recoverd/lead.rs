@@ -305,8 +305,8 @@ impl Recoverd {
         let seconds = rest.as_secs();
         info!(
             target: LOG,
-            "Just finished a recovery. New recoveries will now be suppressed for the rerecovery \
-             timeout ({seconds} seconds)"
+            "Just finished a recovery. New recoveries without need will now be suppressed for the \
+             rerecovery timeout ({seconds} seconds)"
         );
         self.pace.on_end(rest, now);
         self.check.reset();
