@@ -394,8 +394,10 @@ impl Recoverd {
             let (election, mut ctx) = self.election(view, now);
             election.resign(&mut ctx);
         }
-        self.recoveries.on_timeout(now);
-        self.takeover_runs.on_timeout(now);
+        for switch in [&mut self.recoveries, &mut self.takeover_runs] {
+            switch.on_timeout(now);
+            switch.on_lost_nodes(|pnn| view.is_connected(pnn));
+        }
         self.watch_leader(view, now);
         let (election, mut ctx) = self.election(view, now);
         election.on_timeout(&mut ctx);

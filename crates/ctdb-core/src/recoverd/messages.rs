@@ -256,7 +256,9 @@ impl Recoverd {
 
     fn disable_takeover_runs(&mut self, request: &DisableMessage, view: &View<'_>, now: Instant) {
         let running = matches!(self.activity, Activity::Takeover(_));
-        let result = self.takeover_runs.disable(request.timeout, running, now);
+        let result = self
+            .takeover_runs
+            .disable(request.pnn, request.timeout, running, now);
         self.answer_disable(request, result, view);
     }
 
@@ -267,7 +269,9 @@ impl Recoverd {
             Activity::Recovery(_) => true,
             Activity::Takeover(run) => run.ends_recovery,
         };
-        let result = self.recoveries.disable(request.timeout, running, now);
+        let result = self
+            .recoveries
+            .disable(request.pnn, request.timeout, running, now);
         self.answer_disable(request, result, view);
     }
 

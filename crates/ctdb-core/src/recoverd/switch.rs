@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use ctdb_proto::Pnn;
 use tracing::{info, warn};
 
 use crate::recoverd::LOG;
@@ -15,6 +16,8 @@ pub(crate) struct Switch {
     /// Its name in the log: `takeover runs` or `recoveries`.
     name: &'static str,
     disabled_until: Option<Instant>,
+    /// The node that is to switch it on again, as far as it is known.
+    by: Option<Pnn>,
 }
 
 impl Switch {
@@ -22,6 +25,7 @@ impl Switch {
         Self {
             name,
             disabled_until: None,
+            by: None,
         }
     }
 
@@ -32,6 +36,7 @@ impl Switch {
     /// Switches off for `time`, or on again if it is 0. The error is the answer to who asked.
     pub(crate) fn disable(
         &mut self,
+        by: Option<Pnn>,
         time: Duration,
         in_progress: bool,
         now: Instant,
@@ -48,7 +53,19 @@ impl Switch {
         }
         info!(target: LOG, "Disabling {name} for {} seconds", time.as_secs());
         self.disabled_until = Some(now + time);
+        self.by = by;
         Ok(())
+    }
+
+    /// Switches on again when the node that has switched off is gone: it will not do so. (The
+    /// original waits for the time to pass.)
+    pub(crate) fn on_lost_nodes(&mut self, is_connected: impl Fn(Pnn) -> bool) {
+        if self.is_disabled()
+            && let Some(gone) = self.by.filter(|by| !is_connected(*by))
+        {
+            info!(target: LOG, "Reenabling {}: node {gone} is gone", self.name);
+            self.disabled_until = None;
+        }
     }
 
     pub(crate) fn on_timeout(&mut self, now: Instant) {
@@ -73,7 +90,7 @@ mod tests {
     #[test]
     fn it_comes_back_after_its_time() {
         let mut switch = Switch::new("recoveries");
-        assert_eq!(switch.disable(MINUTE, false, epoch()), Ok(()));
+        assert_eq!(switch.disable(None, MINUTE, false, epoch()), Ok(()));
         switch.on_timeout(epoch() + MINUTE / 2);
         assert!(switch.is_disabled());
         switch.on_timeout(epoch() + MINUTE);
@@ -83,10 +100,26 @@ mod tests {
     #[test]
     fn it_cannot_be_switched_off_while_it_runs_but_always_on() {
         let mut switch = Switch::new("takeover runs");
-        assert_eq!(switch.disable(MINUTE, true, epoch()), Err(IN_PROGRESS));
+        let refused = switch.disable(None, MINUTE, true, epoch());
+        assert_eq!(refused, Err(IN_PROGRESS));
         assert!(!switch.is_disabled());
-        switch.disable(MINUTE, false, epoch()).unwrap();
-        assert_eq!(switch.disable(Duration::ZERO, true, epoch()), Ok(()));
+        switch.disable(None, MINUTE, false, epoch()).unwrap();
+        let done = switch.disable(None, Duration::ZERO, true, epoch());
+        assert_eq!(done, Ok(()));
         assert!(!switch.is_disabled());
+    }
+
+    #[test]
+    fn it_comes_back_when_who_switched_it_off_is_gone() {
+        let by = Pnn::new(2);
+        let mut switch = Switch::new("takeover runs");
+        switch.disable(by, MINUTE, false, epoch()).unwrap();
+        switch.on_lost_nodes(|_| true);
+        assert!(switch.is_disabled());
+        switch.on_lost_nodes(|pnn| Some(pnn) != by);
+        assert!(!switch.is_disabled());
+        switch.disable(None, MINUTE, false, epoch()).unwrap();
+        switch.on_lost_nodes(|_| false);
+        assert!(switch.is_disabled(), "nobody knows who it was");
     }
 }
