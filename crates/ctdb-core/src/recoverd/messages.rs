@@ -59,16 +59,18 @@ impl Recoverd {
                 }
             }
             Message::DisableTakeoverRuns(request) => {
-                self.disable_takeover_runs(&request, view, now);
+                self.disable_takeover_runs(from, &request, view, now);
             }
-            Message::DisableRecoveries(request) => self.disable_recoveries(&request, view, now),
+            Message::DisableRecoveries(request) => {
+                self.disable_recoveries(from, &request, view, now);
+            }
             Message::DisableIpCheck(timeout) => {
                 let request = DisableMessage {
                     pnn: None,
                     srvid: Srvid(0),
                     timeout,
                 };
-                self.disable_takeover_runs(&request, view, now);
+                self.disable_takeover_runs(from, &request, view, now);
             }
             other => debug!(target: LOG, ?other, "message is not for the recovery daemon"),
         }
@@ -254,24 +256,34 @@ impl Recoverd {
         }
     }
 
-    fn disable_takeover_runs(&mut self, request: &DisableMessage, view: &View<'_>, now: Instant) {
+    fn disable_takeover_runs(
+        &mut self,
+        from: Option<Pnn>,
+        request: &DisableMessage,
+        view: &View<'_>,
+        now: Instant,
+    ) {
         let running = matches!(self.activity, Activity::Takeover(_));
         let result = self
             .takeover_runs
-            .disable(request.pnn, request.timeout, running, now);
+            .disable(from, request.timeout, running, now);
         self.answer_disable(request, result, view);
     }
 
-    fn disable_recoveries(&mut self, request: &DisableMessage, view: &View<'_>, now: Instant) {
+    fn disable_recoveries(
+        &mut self,
+        from: Option<Pnn>,
+        request: &DisableMessage,
+        view: &View<'_>,
+        now: Instant,
+    ) {
         // The takeover run at the end of a recovery is part of it.
         let running = match &self.activity {
             Activity::None => false,
             Activity::Recovery(_) => true,
             Activity::Takeover(run) => run.ends_recovery,
         };
-        let result = self
-            .recoveries
-            .disable(request.pnn, request.timeout, running, now);
+        let result = self.recoveries.disable(from, request.timeout, running, now);
         self.answer_disable(request, result, view);
     }
 
