@@ -105,7 +105,18 @@ impl Disk {
     }
 
     fn make_room(&self) {
-        std::fs::remove_file(self.filler()).unwrap();
+        let filler = self.filler();
+        let pages = std::fs::metadata(&filler).unwrap().len() / 4096;
+        let wanted = self.free_pages() + pages;
+        std::fs::remove_file(filler).unwrap();
+        // Some of its pages become free late.
+        for _ in 0..1000 {
+            if self.free_pages() >= wanted {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("{} of {wanted} pages are free", self.free_pages());
     }
 
     /// A new database, with some records in it and some free space.
